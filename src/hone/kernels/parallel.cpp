@@ -1,0 +1,60 @@
+#include "hone/kernels/cpu/parallel.h"
+
+#include <xmmintrin.h>
+
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "hone/base/threads.h"
+
+namespace hone::kernels {
+namespace {
+
+constexpr int kSlots = 4;
+constexpr size_t kAlignment = 64;
+
+// Rounding to nearest, no flushing of denormals, exceptions masked: the arithmetic that the promise of equal bits is about, whatever the
+// caller has set on its thread.
+constexpr unsigned kMxcsr = 0x1f80;
+
+struct ExactArithmetic {
+  unsigned saved = _mm_getcsr();
+  ExactArithmetic() { _mm_setcsr(kMxcsr); }
+  ~ExactArithmetic() { _mm_setcsr(saved); }
+};
+
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+struct Buffer {
+  std::unique_ptr<float, Free> data;
+  size_t bytes = 0;
+};
+
+}  // namespace
+
+void run_parallel(int64_t count, int64_t grain, void (*body)(const void*, int64_t, int64_t), const void* context) {
+  parallel_for(count, grain, [body, context](int64_t begin, int64_t end) {
+    const ExactArithmetic exact;
+    body(context, begin, end);
+  });
+}
+
+int parallel_threads() { return threads(); }
+
+float* thread_scratch(int slot, int64_t floats) {
+  thread_local Buffer buffers[kSlots];
+  Buffer& buffer = buffers[slot];
+  const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + kAlignment) / kAlignment * kAlignment;
+  if (bytes > buffer.bytes) {
+    buffer.data.reset();
+    buffer.bytes = 0;
+    buffer.data.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!buffer.data) throw std::bad_alloc();
+    buffer.bytes = bytes;
+  }
+  return buffer.data.get();
+}
+
+}  // namespace hone::kernels
