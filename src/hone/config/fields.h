@@ -1,0 +1,75 @@
+#pragma once
+// The field table: one row declares a flag, its YAML key, its help line, its type and its range. Everything else is derived from it.
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "hone/config/run_config.h"
+
+namespace hone::config {
+
+/// The commands of this version, as bits of Field::commands.
+enum Command : unsigned { sft = 1, inspect = 2, tokenize = 4, score = 8, sample = 16, eval = 32, doctor = 64 };
+
+struct CommandInfo {
+  Command command;
+  std::string name;
+  std::string summary;
+};
+/// In the order of `hone --help`.
+std::span<const CommandInfo> commands();
+const std::string& command_name(Command command);
+/// The command of that name. UserError naming the nearest one, or saying that it comes with a later version.
+Command find_command(std::string_view name);
+
+/// A choice among names. `get` and `set` go through the index in Field::choices.
+struct EnumMember {
+  std::function<int(const RunConfig&)> get;
+  std::function<void(RunConfig&, int)> set;
+};
+/// Seconds, written as 90s, 20m, 1h30m.
+struct DurationMember {
+  std::optional<double> RunConfig::*member;
+};
+using Member =
+    std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*, bool RunConfig::*, std::vector<std::string> RunConfig::*,
+                 std::optional<int64_t> RunConfig::*, std::optional<bool> RunConfig::*, DurationMember, EnumMember>;
+
+struct Field {
+  std::string name;
+  std::vector<std::string> aliases;
+  Member member;
+  std::string value;  // how --help names the value: "PATH", "N", "auto|N"
+  std::string help;
+  std::string group;
+  unsigned commands = 0;      // bits of Command
+  bool common = false;        // shown by --help; the rest by --help_all
+  std::string default_value;  // overrides the default in RunConfig for this row's commands (empty: RunConfig's)
+  std::string default_text;   // what help says instead of the default value
+  double minimum = 0;         // numbers: allowed range, both ends included
+  double maximum = 9e15;
+  bool minimum_open = false;  // the minimum itself is not allowed
+  bool maximum_open = false;
+  std::string unset;  // optional members: the word that leaves it empty ("auto", "none")
+  std::vector<std::string> choices;
+  std::vector<std::pair<std::string, std::string>> choice_aliases;  // other names of choices
+  std::vector<std::string> later_choices;                           // known, refused as coming with a later version
+};
+
+std::span<const Field> fields();
+/// The row of that name or alias for the command (`-` and `_` are the same); nullptr where there is none.
+const Field* find_field(Command command, std::string_view name);
+/// Explains why `name` is no field of the command, naming the nearest one, or what to use instead. `what` is "flag" or "key".
+std::string explain_unknown(Command command, std::string_view name, std::string_view what);
+
+/// Sets one field from text. UserError naming `where` (such as "--max_length" or "run.yaml:3: max_length"), the value and what is allowed.
+void set_field(RunConfig& config, const Field& field, std::string_view text, const std::string& where);
+/// The value as set_field reads it; lists are joined by spaces (for help and messages).
+std::string field_text(const RunConfig& config, const Field& field);
+/// A configuration with the command's defaults.
+RunConfig defaults(Command command);
+
+}  // namespace hone::config

@@ -1,0 +1,101 @@
+#pragma once
+// The typed configuration of every command. Names are TRL's wherever TRL has one; a default not from TRL 1.16 says so. Every member has
+// exactly one row in the field table (fields.cpp), which drives flags, YAML, --help and docs/options.md.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hone::config {
+
+enum class Schedule { constant, linear, cosine };  // each after warmup_steps of linear warm-up
+enum class Optimizer { adamw };
+enum class Overlong { drop, cut, error };
+enum class Device { automatic, cpu, cuda };
+enum class Dtype { automatic, float32, bfloat16 };
+enum class IsaChoice { automatic, avx2, avx512 };
+enum class KernelChoice { automatic, reference };
+enum class OnGuard { stop, warn };
+enum class Format { text, json, jsonl };
+enum class BestMetric { eval_loss, eval_mean_token_accuracy };
+
+struct ModelOptions {
+  std::string model_name_or_path;
+  std::string chat_template_path;  // empty: the model's own template
+};
+
+struct MachineOptions {
+  Device device = Device::automatic;
+  Dtype dtype = Dtype::automatic;
+  std::optional<int64_t> threads;  // empty: every usable processor
+  IsaChoice isa = IsaChoice::automatic;
+  KernelChoice kernels = KernelChoice::automatic;
+};
+
+struct DataOptions {
+  std::vector<std::string> data;
+  std::string eval_file;
+  int64_t max_length = 1024;
+  Overlong overlong = Overlong::drop;  // ours: TRL cuts
+  bool assistant_only_loss = true;     // ours: TRL trains on every token of a conversation
+  bool completion_only_loss = true;
+  bool shuffle_dataset = true;  // ours, as transformers' sampler does
+};
+
+struct OptimizerOptions {
+  Optimizer optim = Optimizer::adamw;
+  double learning_rate = 2e-5;  // SFTConfig
+  Schedule lr_scheduler_type = Schedule::linear;
+  int64_t warmup_steps = 0;
+  double weight_decay = 0.0;   // never on biases and norms
+  double max_grad_norm = 1.0;  // 0: no clipping
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+};
+
+struct LoopOptions {
+  std::string output_dir;          // empty: runs/COMMAND-001 and so on
+  std::optional<double> max_time;  // seconds
+  int64_t max_steps = -1;          // -1: as many as num_train_epochs gives
+  double num_train_epochs = 3.0;
+  int64_t batch_size = 8;                     // rows per optimizer step
+  std::optional<int64_t> micro_batch_tokens;  // empty: from the memory at hand; never changes a bit of the result
+  int64_t max_tree_tokens = 4096;
+  std::optional<bool> gradient_checkpointing;  // empty: when the memory arithmetic says so
+  OnGuard on_guard = OnGuard::stop;
+  int64_t logging_steps = 10;
+  std::optional<int64_t> eval_steps;  // empty: at the end of every epoch
+  int64_t save_steps = 500;           // 0: only at the end
+  std::optional<int64_t> save_total_limit;
+  bool load_best_model_at_end = false;
+  BestMetric metric_for_best_model = BestMetric::eval_loss;
+  bool resume = false;
+};
+
+/// What the JSONL filters (tokenize, inspect, score, sample) and the printing of results need.
+struct FilterOptions {
+  std::string file;    // empty: standard input
+  std::string output;  // empty: standard output
+  Format format = Format::text;
+  bool no_special = false;  // tokenize: special-token strings in a text are plain text
+  bool add_bos = false;     // tokenize
+};
+
+struct SampleOptions {
+  std::vector<std::string> prompt;  // prompts on the command line, instead of a file
+  int64_t num_generations = 1;
+  int64_t max_new_tokens = 256;
+  double temperature = 1.0;  // 0: greedy
+  double top_p = 1.0;
+  int64_t top_k = 0;  // 0: off
+  double min_p = 0.0;
+  std::vector<std::string> stop;
+};
+
+/// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
+struct RunConfig : ModelOptions, MachineOptions, DataOptions, OptimizerOptions, LoopOptions, FilterOptions, SampleOptions {
+  int64_t seed = 42;
+};
+
+}  // namespace hone::config
