@@ -11,10 +11,10 @@ namespace hone {
 
 enum class Exit : int {
   ok = 0,
-  defect = 1,      // a defect in hone itself
-  usage = 2,       // bad usage, configuration or data
-  guard = 3,       // stopped by a guard, last good checkpoint kept
-  resource = 4,    // memory or disk ran out
+  defect = 1,    // a defect in hone itself
+  usage = 2,     // bad usage, configuration or data
+  guard = 3,     // stopped by a guard, last good checkpoint kept
+  resource = 4,  // memory or disk ran out
   interrupted = 130,
   terminated = 143,
 };
