@@ -1,0 +1,15 @@
+#pragma once
+// What this process uses: memory and time.
+
+namespace hone {
+
+/// The high-water mark of resident memory (VmHWM), MiB; 0 where /proc does not tell.
+double peak_rss_mib();
+
+/// Resident memory now (VmRSS), MiB; 0 where /proc does not tell.
+double current_rss_mib();
+
+/// Seconds of a clock that never goes back; only differences mean anything.
+double monotonic_seconds();
+
+}  // namespace hone
