@@ -29,7 +29,7 @@ struct PackedBatch {
 };
 
 /// Appends one root segment with these tokens as sequence number batch.num_sequences; token i+1 is predicted from token i.
-/// Only predictions of weight != 0 are kept, unless keep_all (evaluation of every token).  Returns the sequence's index.
+/// Only predictions of weight != 0 are kept, unless keep_all (every token is scored); weights may be null (all 1). Returns the sequence index.
 int64_t append_document(PackedBatch& batch, const int32_t* ids, const float* weights, int64_t count, bool keep_all = false);
 
 /// Throws ProgrammerError naming the first violated invariant (ranges, order of segments, positions, lengths).
