@@ -38,13 +38,13 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 # hidden, heads, kv heads, intermediate, vocabulary; then what the model is there for
 SHAPES = {
-    "tied_gqa2": dict(h=24, heads=4, kv=2, ff=40, vocab=97, tied=True),
-    "untied_mha_v4": dict(h=24, heads=4, kv=4, ff=36, vocab=67, style=4),
-    "mqa_bias": dict(h=40, heads=4, kv=1, ff=20, vocab=73, bias=True, tied=True),
-    "head_dim": dict(h=20, heads=4, kv=2, ff=28, vocab=71, head_dim=16, theta=100000.0, tied=True),
-    "shards_v4": dict(h=24, heads=4, kv=2, ff=44, vocab=69, style=4, shards=3, eps=1e-6),
-    "bf16_aligned": dict(h=32, heads=2, kv=1, ff=64, vocab=96, dtype="bfloat16", tied=True),
-    "f16_v4": dict(h=36, heads=6, kv=3, ff=40, vocab=83, dtype="float16", style=4, theta=500000.0),
+    "tied_gqa2": dict(h=24, heads=4, kv=2, ff=40, vocab=77, tied=True),
+    "untied_mha_v4": dict(h=24, heads=4, kv=4, ff=36, vocab=57, style=4),
+    "mqa_bias": dict(h=40, heads=4, kv=1, ff=20, vocab=53, bias=True, tied=True),
+    "head_dim": dict(h=20, heads=4, kv=2, ff=28, vocab=61, head_dim=16, theta=100000.0, tied=True),
+    "shards_v4": dict(h=24, heads=4, kv=2, ff=44, vocab=59, style=4, shards=3, eps=1e-6),
+    "bf16_aligned": dict(h=32, heads=2, kv=1, ff=64, vocab=64, dtype="bfloat16", tied=True),
+    "f16_v4": dict(h=36, heads=6, kv=3, ff=40, vocab=61, dtype="float16", style=4, theta=500000.0),
     "chat": dict(h=16, heads=4, kv=2, ff=24, vocab=290, tied=True),
 }
 
@@ -189,7 +189,8 @@ def check(model, folder, docs, loss, rows, grads, generator):
 CHECKED_FORWARD = LlamaRMSNorm.forward
 
 
-def write_oracle(folder, seed):
+def write_oracle(folder, seed, logits_too=True, gradients_too=True):
+    """oracle.safetensors of the model directory; (loss, largest difference of its logits from the float32 model's)."""
     LlamaRMSNorm.forward = norm64
     model, generator = load(folder, torch.float64), torch.Generator().manual_seed(seed)
     docs = list(documents(model.config.vocab_size, generator))
@@ -200,11 +201,13 @@ def write_oracle(folder, seed):
     out = {"loss": loss.detach().view(1), "entropy_mean": entropy.view(1), "accuracy": accuracy.view(1)}
     for k, ((ids, weights), (logits, logprobs, ent)) in enumerate(zip(docs, rows)):
         out.update({f"ids.{k}": ids.int(), f"weights.{k}": weights, f"logprobs.{k}": logprobs.detach(), f"entropy.{k}": ent.detach()})
-        if folder.name != "chat":
+        if logits_too:
             out[f"logits.{k}"] = logits
-    out.update({f"grad.{name}": g.float() for name, g in grads.items()})
+    if gradients_too:
+        out.update({f"grad.{name}": g.float() for name, g in grads.items()})
     save_file({k: v.contiguous() for k, v in out.items()}, folder / "oracle.safetensors",
               metadata={"made_by": "make_golden.py", "transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__})
+    (folder / "oracle.safetensors").chmod(0o644)
     LlamaRMSNorm.forward = CHECKED_FORWARD
     return loss.item(), worst
 
@@ -223,7 +226,7 @@ def main(names):
         save_model(folder, model, shape)
         if name == "chat":
             save_tokenizer(folder, shape["vocab"])
-        loss, worst = write_oracle(folder, 1000 + seed)
+        loss, worst = write_oracle(folder, 1000 + seed, logits_too=name != "chat")
         for file in folder.iterdir():
             file.chmod(0o644)
         size = sum(f.stat().st_size for f in folder.iterdir())
