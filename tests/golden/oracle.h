@@ -42,7 +42,8 @@ inline std::map<std::string, OracleTensor> read_oracle(const std::filesystem::pa
   std::string header(header_size, '\0');
   in.read(header.data(), static_cast<std::streamsize>(header_size));
   std::map<std::string, OracleTensor> tensors;
-  for (const auto& [name, entry] : nlohmann::json::parse(header).items()) {
+  const auto entries = nlohmann::json::parse(header);
+  for (const auto& [name, entry] : entries.items()) {
     if (name == "__metadata__") continue;
     const auto begin = entry.at("data_offsets").at(0).get<uint64_t>();
     std::string bytes(entry.at("data_offsets").at(1).get<uint64_t>() - begin, '\0');
