@@ -35,7 +35,7 @@ struct Checkpointed : Function<Checkpointed> {
   }
 
  private:
-  struct Held : c10::intrusive_ptr_target {
+  struct Held : torch::CustomClassHolder {
     explicit Held(std::shared_ptr<Layer> l) : layer(std::move(l)) {}
     std::shared_ptr<Layer> layer;
   };

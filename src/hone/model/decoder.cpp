@@ -1,0 +1,94 @@
+#include "hone/model/decoder.h"
+
+#include <ATen/ATen.h>
+
+#include "hone/base/error.h"
+
+namespace hone::model {
+namespace {
+
+using at::Tensor;
+
+ops::Parameter* bias_of(ops::Parameter& bias) { return bias.defined() ? &bias : nullptr; }
+
+// x + f(norm(x)) for the two halves of a block; `attend` is tree attention in training and cached attention in decoding.
+template <class Attend>
+Tensor block_forward(Model& m, Block& b, const ops::AdapterSet* adapters, const Tensor& x, const Attend& attend) {
+  Tensor qkv = ops::linear(ops::rms_norm(x, b.input_norm, m.config.rms_norm_eps), b.qkv, bias_of(b.qkv_bias), adapters);
+  Tensor middle = ops::residual_add(x, ops::linear(attend(qkv), b.o, bias_of(b.o_bias), adapters), m.backend);
+  Tensor gate_up = ops::linear(ops::rms_norm(middle, b.post_norm, m.config.rms_norm_eps), b.gate_up, nullptr, adapters);
+  return ops::residual_add(middle, ops::linear(ops::swiglu(gate_up, m.backend), b.down, nullptr, adapters), m.backend);
+}
+
+}  // namespace
+
+std::vector<ops::Parameter*> Model::parameters() {
+  std::vector<ops::Parameter*> all{&embedding};
+  for (Block& b : blocks)
+    for (ops::Parameter* p : {&b.input_norm, &b.qkv, &b.qkv_bias, &b.o, &b.o_bias, &b.post_norm, &b.gate_up, &b.down})
+      if (p->defined()) all.push_back(p);
+  all.push_back(&norm);
+  if (lm_head.defined()) all.push_back(&lm_head);
+  return all;
+}
+
+Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTensors& batch, const ForwardOptions& options) {
+  at::AutoGradMode grad(options.training);
+  Tensor anchor = at::zeros({}, at::TensorOptions(at::kFloat).device(model.device));
+  anchor.requires_grad_(options.training);
+  Tensor x = ops::embedding(model.embedding, batch.token_ids, anchor);
+  for (Block& block : model.blocks) {
+    const auto layer = [&model, &block, adapters, &batch](const Tensor& input) {
+      return block_forward(model, block, adapters, input,
+                           [&](const Tensor& qkv) { return ops::tree_attention(qkv, model.attention, batch, model.backend); });
+    };
+    x = options.checkpointing ? ops::checkpointed(x, layer) : layer(x);
+  }
+  return ops::rms_norm(x, model.norm, model.config.rms_norm_eps);
+}
+
+KvCache make_kv_cache(const Model& model, int64_t capacity) {
+  KvCache cache{0, capacity, {}};
+  for (size_t i = 0; i < model.blocks.size(); ++i) cache.layers.push_back(ops::make_kv_layer(model.attention, capacity, model.backend, model.device));
+  return cache;
+}
+
+KvCache copy_kv_cache(const Model& model, const KvCache& cache, int64_t capacity) {
+  check(capacity >= cache.length, "copy_kv_cache: capacity {} for {} tokens", capacity, cache.length);
+  KvCache copy = make_kv_cache(model, capacity);
+  copy.length = cache.length;
+  // Keys come in panels of 16 on the kernel backend: (G, panels, d, 16); whole panels are copied.
+  const bool panels = model.backend == ops::Backend::kernels;
+  const int64_t keys = panels ? (cache.length + 15) / 16 : cache.length, axis = panels ? 1 : 0;
+  for (size_t i = 0; i < copy.layers.size(); ++i) {
+    copy.layers[i].keys.slice(axis, 0, keys).copy_(cache.layers[i].keys.slice(axis, 0, keys));
+    copy.layers[i].values.slice(axis, 0, cache.length).copy_(cache.layers[i].values.slice(axis, 0, cache.length));
+  }
+  return copy;
+}
+
+Tensor decoder_step(Model& model, const ops::AdapterSet* adapters, const std::vector<int64_t>& ids, const std::vector<KvCache*>& caches) {
+  at::NoGradGuard no_grad;
+  check(ids.size() == caches.size() && !ids.empty(), "decoder_step: {} ids, {} caches", ids.size(), caches.size());
+  std::vector<int64_t> positions;
+  for (KvCache* cache : caches) positions.push_back(cache->length++);
+  Tensor x = ops::embedding(model.embedding, at::tensor(ids, at::kLong).to(model.device), Tensor());
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    std::vector<ops::KvLayer*> layers;
+    for (KvCache* cache : caches) layers.push_back(&cache->layers[i]);
+    x = block_forward(model, model.blocks[i], adapters, x,
+                      [&](const Tensor& qkv) { return ops::cached_attention(qkv, model.attention, positions, layers, model.backend); });
+  }
+  return ops::rms_norm(x, model.norm, model.config.rms_norm_eps);
+}
+
+int64_t activation_bytes_per_token(const ModelConfig& c, bool checkpointing) {
+  const int64_t D = c.hidden_size, F = c.intermediate_size, width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+  const int64_t attention = c.num_attention_heads * c.head_dim;
+  // block input, its norm, qkv, attention out, row max and sum, middle, its norm, gate and up, their product
+  const int64_t block = 2 * D + width + attention + 2 * c.num_attention_heads + 2 * D + 2 * F + F;
+  const int64_t kept = checkpointing ? c.num_hidden_layers * D + block : c.num_hidden_layers * block;
+  return 4 * (kept + 4 * D);
+}
+
+}  // namespace hone::model

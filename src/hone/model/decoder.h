@@ -1,0 +1,76 @@
+#pragma once
+// The llama decoder: embedding, blocks of (norm, attention, norm, feed-forward), final norm; and the tensors that one model owns.
+#include <ATen/core/Tensor.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "hone/batch/packed_batch.h"
+#include "hone/model/config.h"
+#include "hone/ops/ops.h"
+
+namespace hone::model {
+
+class ModelSource;
+
+/// One transformer block. The rows of q, k, v (and of gate, up) are fused into one matrix, so that dX of the block's input is one chain.
+struct Block {
+  ops::Parameter input_norm;      // (D)
+  ops::Parameter qkv, qkv_bias;   // ((H + 2G) d, D); the bias is undefined where the model has none
+  ops::Parameter o, o_bias;       // (D, H d)
+  ops::Parameter post_norm;       // (D)
+  ops::Parameter gate_up;         // (2F, D): gate, then up
+  ops::Parameter down;            // (D, F)
+};
+
+struct Model {
+  ModelConfig config;
+  ops::Backend backend = ops::Backend::kernels;
+  at::Device device = at::kCPU;
+  ops::AttentionConfig attention;
+  ops::Parameter embedding;  // (V, D)
+  std::deque<Block> blocks;  // stable addresses: the autograd graph points at parameters
+  ops::Parameter norm;       // (D)
+  ops::Parameter lm_head;    // (V, D); undefined where the head is tied to the embedding
+
+  ops::Parameter& head() { return lm_head.defined() ? lm_head : embedding; }
+  /// Every parameter in the checkpoint's order.
+  std::vector<ops::Parameter*> parameters();
+};
+
+/// Reads every tensor of the source into a float32 model. Rotary tables cover `positions` positions (see ensure_positions).
+std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions);
+
+/// Extends the rotary tables to at least this many positions.
+void ensure_positions(Model& model, int64_t positions);
+
+/// Copies rows [begin, end) of the tensor with this Hugging Face name out of the model (for saving).
+void read_tensor(const Model& model, const std::string& name, int64_t begin, int64_t end, float* out);
+
+struct ForwardOptions {
+  bool training = false;       // keep what the backward needs
+  bool checkpointing = false;  // keep only the blocks' inputs and recompute (the same bits)
+};
+
+/// Hidden states (T, D) after the final norm. `adapters` may be null: the base model. The batch must outlive the backward.
+at::Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTensors& batch, const ForwardOptions& options);
+
+/// KV cache of one sequence, all layers.
+struct KvCache {
+  int64_t length = 0;
+  int64_t capacity = 0;
+  std::vector<ops::KvLayer> layers;
+};
+KvCache make_kv_cache(const Model& model, int64_t capacity);
+/// A copy of the cache's first `length` tokens with room for `capacity` (a prompt that several samples continue).
+KvCache copy_kv_cache(const Model& model, const KvCache& cache, int64_t capacity);
+
+/// One token for each row: ids[r] is appended to caches[r] (several rows may share a cache, in order) and the hidden state after the final
+/// norm is returned (R, D): the same bits as `decoder` gives for that token.
+at::Tensor decoder_step(Model& model, const ops::AdapterSet* adapters, const std::vector<int64_t>& ids, const std::vector<KvCache*>& caches);
+
+/// Bytes of activations that `decoder` keeps per token while training (kernel backend, float32).
+int64_t activation_bytes_per_token(const ModelConfig& config, bool checkpointing);
+
+}  // namespace hone::model

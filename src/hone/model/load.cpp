@@ -1,0 +1,100 @@
+// From a checkpoint to the model's fused, packed parameters, and back by Hugging Face name.
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "hone/base/error.h"
+#include "hone/kernels/kernels.h"
+#include "hone/model/decoder.h"
+#include "hone/model/source.h"
+
+namespace hone::model {
+namespace {
+
+struct Loader {
+  const ModelSource& source;
+  ops::Backend backend;
+  at::TensorOptions options;
+  std::vector<float> buffer;
+
+  /// Fuses the named tensors, top to bottom, into one parameter. cols = 0: a vector.
+  ops::Parameter load(const std::vector<std::pair<std::string, int64_t>>& names_and_rows, int64_t cols) {
+    std::vector<ops::Part> parts;
+    int64_t rows = 0;
+    for (const auto& [name, count] : names_and_rows) {
+      parts.push_back({name, rows, count});
+      rows += count;
+    }
+    ops::Parameter p = ops::make_parameter(parts, cols, backend, options);
+    // In slices of whole panels, so that no full-precision copy of a large tensor stands beside the model.
+    const int64_t width = std::max<int64_t>(cols, 1), slice = std::max<int64_t>(kernels::kPanel, (int64_t{1} << 22) / width);
+    for (const ops::Part& part : p.parts) {
+      for (int64_t begin = 0; begin < part.rows; begin += slice) {
+        const int64_t count = std::min(slice, part.rows - begin);
+        buffer.resize(count * width);
+        source.load_rows(part.name, begin, begin + count, buffer.data());
+        ops::set_part(p, {part.name, part.row_begin + begin, count}, buffer.data());
+      }
+    }
+    return p;
+  }
+};
+
+const ops::Part* find_part(const ops::Parameter& p, const std::string& name) {
+  for (const ops::Part& part : p.parts)
+    if (part.name == name) return &part;
+  return nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions) {
+  auto model = std::make_unique<Model>();
+  const ModelConfig& c = model->config = source.config();
+  model->backend = backend;
+  model->device = device;
+  model->attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, {}, {}};
+  ensure_positions(*model, positions);
+  Loader loader{source, backend, at::TensorOptions(at::kFloat).device(device), {}};
+  const int64_t D = c.hidden_size, F = c.intermediate_size, V = c.vocab_size, q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  model->embedding = loader.load({{"model.embed_tokens.weight", V}}, D);
+  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+    const std::string at = fmt::format("model.layers.{}.", i), attention = at + "self_attn.", mlp = at + "mlp.";
+    Block& b = model->blocks.emplace_back();
+    b.input_norm = loader.load({{at + "input_layernorm.weight", D}}, 0);
+    b.qkv = loader.load({{attention + "q_proj.weight", q}, {attention + "k_proj.weight", kv}, {attention + "v_proj.weight", kv}}, D);
+    b.o = loader.load({{attention + "o_proj.weight", D}}, q);
+    if (c.attention_bias) {
+      b.qkv_bias = loader.load({{attention + "q_proj.bias", q}, {attention + "k_proj.bias", kv}, {attention + "v_proj.bias", kv}}, 0);
+      b.o_bias = loader.load({{attention + "o_proj.bias", D}}, 0);
+    }
+    b.post_norm = loader.load({{at + "post_attention_layernorm.weight", D}}, 0);
+    b.gate_up = loader.load({{mlp + "gate_proj.weight", F}, {mlp + "up_proj.weight", F}}, D);
+    b.down = loader.load({{mlp + "down_proj.weight", D}}, F);
+  }
+  model->norm = loader.load({{"model.norm.weight", D}}, 0);
+  if (!c.tie_word_embeddings) model->lm_head = loader.load({{"lm_head.weight", V}}, D);
+  return model;
+}
+
+void ensure_positions(Model& model, int64_t positions) {
+  if (model.attention.cos.defined() && model.attention.cos.size(0) >= positions) return;
+  const int64_t d = model.attention.head_dim;
+  at::Tensor cos = at::empty({positions, d / 2}, at::kFloat), sin = at::empty({positions, d / 2}, at::kFloat);
+  kernels::rope_table(positions, d, model.config.rope_theta, cos.mutable_data_ptr<float>(), sin.mutable_data_ptr<float>());
+  model.attention.cos = cos.to(model.device);
+  model.attention.sin = sin.to(model.device);
+}
+
+void read_tensor(const Model& model, const std::string& name, int64_t begin, int64_t end, float* out) {
+  for (const ops::Parameter* p : const_cast<Model&>(model).parameters()) {
+    if (const ops::Part* part = find_part(*p, name)) {
+      check(begin >= 0 && begin <= end && end <= part->rows, "read_tensor {}: rows [{}, {}) of {}", name, begin, end, part->rows);
+      ops::get_part(*p, {name, part->row_begin + begin, end - begin}, out);
+      return;
+    }
+  }
+  check(false, "read_tensor: no tensor {}", name);
+}
+
+}  // namespace hone::model
