@@ -67,6 +67,8 @@ std::string explain_unknown(Command command, std::string_view name, std::string_
 
 /// Sets one field from text. UserError naming `where` (such as "--max_length" or "run.yaml:3: max_length"), the value and what is allowed.
 void set_field(RunConfig& config, const Field& field, std::string_view text, const std::string& where);
+/// How help and messages name the value: "PATH", "auto|N", "drop|cut|error".
+std::string value_name(const Field& field);
 /// The value as set_field reads it; lists are joined by spaces (for help and messages).
 std::string field_text(const RunConfig& config, const Field& field);
 /// A configuration with the command's defaults.

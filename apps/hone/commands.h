@@ -1,0 +1,17 @@
+#pragma once
+// One function per command, each in a file of its own. A command returns its exit code, or throws what main turns into one.
+#include "hone/config/parse.h"
+
+namespace hone::app {
+
+using config::Arguments;
+
+int run_sft(const Arguments& arguments);
+int run_inspect(const Arguments& arguments);
+int run_tokenize(const Arguments& arguments);
+int run_score(const Arguments& arguments);
+int run_sample(const Arguments& arguments);
+int run_eval(const Arguments& arguments);
+int run_doctor(const Arguments& arguments);
+
+}  // namespace hone::app

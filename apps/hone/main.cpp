@@ -1,0 +1,90 @@
+// The command line: finds the command, turns what it throws into one message and an exit code. Nothing else prints errors or exits.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "commands.h"
+#include "hone/base/error.h"
+
+namespace hone::app {
+namespace {
+
+constexpr int kMessageLines = 6;  // the most that a message may take on standard error
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+/// At most kMessageLines lines; a longer message ends with a line that says how much is left out.
+void print_error(const std::string& message) {
+  std::string text = "hone: " + message;
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  size_t at = 0;
+  int lines = 1;
+  size_t cut = std::string::npos;
+  while ((at = text.find('\n', at)) != std::string::npos) {
+    if (++lines == kMessageLines) cut = at;
+    ++at;
+  }
+  if (lines > kMessageLines) text = fmt::format("{}\n... and {} more lines", text.substr(0, cut), lines - kMessageLines + 1);
+  fmt::print(stderr, "{}\n", text);
+}
+
+int run(config::Command command, const Arguments& arguments) {
+  switch (command) {
+    case config::sft:
+      return run_sft(arguments);
+    case config::inspect:
+      return run_inspect(arguments);
+    case config::tokenize:
+      return run_tokenize(arguments);
+    case config::score:
+      return run_score(arguments);
+    case config::sample:
+      return run_sample(arguments);
+    case config::eval:
+      return run_eval(arguments);
+    case config::doctor:
+      return run_doctor(arguments);
+  }
+  throw ProgrammerError("a command of the table has no function");
+}
+
+int dispatch(const std::vector<std::string>& words) {
+  if (words.empty()) fail("no command given; hone --help lists them");
+  const std::string& first = words.front();
+  if (first == "--version" || first == "version") return print(fmt::format("hone {}\n", HONE_VERSION)), 0;
+  if (first == "--help" || first == "-h" || first == "--help_all" || first == "--help-all") return print(config::program_help()), 0;
+  if (first == "help" && words.size() == 1) return print(config::program_help()), 0;
+  if (first.starts_with("-")) fail("the command comes first: hone COMMAND [--flag value ...]; hone --help lists the commands");
+  const config::Command command = config::find_command(first);
+  const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
+  if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
+  return run(command, arguments);
+}
+
+int guarded(const std::vector<std::string>& words) {
+  try {
+    return dispatch(words);
+  } catch (const UserError& error) {
+    print_error(error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory; give a smaller --max_length or --micro_batch_tokens, or close other programs");
+    return static_cast<int>(Exit::resource);
+  } catch (const std::exception& error) {
+    print_error(fmt::format("a defect in hone, please report it with the command line: {}", error.what()));
+    return static_cast<int>(Exit::defect);
+  }
+}
+
+}  // namespace
+}  // namespace hone::app
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, handled where it happens
+  return hone::app::guarded(std::vector<std::string>(argv + 1, argv + argc));
+}

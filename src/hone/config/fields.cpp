@@ -1,0 +1,164 @@
+#include "hone/config/fields.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "hone/base/error.h"
+#include "hone/config/text_values.h"
+
+namespace hone::config {
+
+std::span<const CommandInfo> commands() {
+  static const std::vector<CommandInfo> table = {
+      {sft, "sft", "fine-tune a model on demonstrations"},
+      {eval, "eval", "held-out loss and token accuracy"},
+      {sample, "sample", "generate from prompts (text or JSONL out)"},
+      {inspect, "inspect", "show rows as tokens with roles and weights; data set statistics"},
+      {tokenize, "tokenize", "text -> ids, ids -> text (JSONL in, JSONL out)"},
+      {score, "score", "per-token log-probabilities of rows (JSONL in, JSONL out)"},
+      {doctor, "doctor", "what this machine has and what is missing"},
+  };
+  return table;
+}
+
+const std::string& command_name(Command command) {
+  for (const CommandInfo& info : commands()) {
+    if (info.command == command) return info.name;
+  }
+  throw ProgrammerError(fmt::format("no command has the bits {}", static_cast<unsigned>(command)));
+}
+
+const Field* find_field(Command command, std::string_view name) {
+  const std::string wanted = normal_name(name);
+  for (const Field& field : fields()) {
+    if (!(field.commands & command)) continue;
+    if (field.name == wanted || std::find(field.aliases.begin(), field.aliases.end(), wanted) != field.aliases.end()) return &field;
+  }
+  return nullptr;
+}
+
+namespace {
+
+template <class Number>
+bool parse_whole(std::string_view text, Number& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string number_text(double number) {
+  return number == std::floor(number) && std::abs(number) < 1e15 ? fmt::format("{}", static_cast<int64_t>(number)) : fmt::format("{}", number);
+}
+
+std::string range_text(const Field& field) {
+  const std::string low =
+      fmt::format("{}{} {}", field.unset.empty() ? "" : field.unset + ", or ", field.minimum_open ? "above" : "at least", number_text(field.minimum));
+  if (field.maximum >= 1e9) return low;
+  return fmt::format("{}, {} {}", low, field.maximum_open ? "below" : "at most", number_text(field.maximum));
+}
+
+void check_range(const Field& field, double number, std::string_view text, const std::string& where) {
+  const bool above = field.minimum_open ? number > field.minimum : number >= field.minimum;
+  const bool below = field.maximum_open ? number < field.maximum : number <= field.maximum;
+  if (!(above && below)) fail("{}: {} is out of range; allowed: {}", where, shown(text), range_text(field));
+}
+
+int64_t parse_integer(const Field& field, std::string_view text, const std::string& where) {
+  int64_t number = 0;
+  if (!parse_whole(text, number)) fail("{}: {} is not a whole number; allowed: {}", where, shown(text), range_text(field));
+  check_range(field, static_cast<double>(number), text, where);
+  return number;
+}
+
+double parse_double(const Field& field, std::string_view text, const std::string& where) {
+  double number = 0;
+  if (!parse_whole(text, number) || !std::isfinite(number)) fail("{}: {} is not a number; allowed: {}", where, shown(text), range_text(field));
+  check_range(field, number, text, where);
+  return number;
+}
+
+bool parse_bool(const Field& field, std::string_view text, const std::string& where) {
+  if (const auto value = bool_value(text)) return *value;
+  fail("{}: {} is not one of {}true, false", where, shown(text), field.unset.empty() ? "" : field.unset + ", ");
+}
+
+std::string parse_string(std::string_view text, const std::string& where) {
+  if (text.find('\0') != std::string_view::npos || !is_utf8(text)) fail("{}: the value has bytes that are not text (UTF-8)", where);
+  return std::string(text);
+}
+
+std::string offered(const Field& field) {
+  std::string list;
+  for (const std::string& name : field.choices) {
+    if (std::find(field.later_choices.begin(), field.later_choices.end(), name) != field.later_choices.end()) continue;
+    list += (list.empty() ? "" : ", ") + name;
+  }
+  return list;
+}
+
+int parse_choice(const Field& field, std::string_view text, const std::string& where) {
+  std::string name(text);
+  for (const auto& [alias, meant] : field.choice_aliases) {
+    if (name == alias) name = meant;
+  }
+  if (std::find(field.later_choices.begin(), field.later_choices.end(), name) != field.later_choices.end()) {
+    fail("{}: {} comes with a later version of hone; this one has {}", where, name, offered(field));
+  }
+  const auto found = std::find(field.choices.begin(), field.choices.end(), name);
+  if (found == field.choices.end()) {
+    const std::string near = nearest_name(name, field.choices.data(), field.choices.data() + field.choices.size());
+    fail("{}: {} is not one of {}{}", where, shown(text), offered(field), near.empty() ? "" : fmt::format(" (did you mean {}?)", near));
+  }
+  return static_cast<int>(found - field.choices.begin());
+}
+
+template <class... Cases>
+struct Overloaded : Cases... {
+  using Cases::operator()...;
+};
+template <class... Cases>
+Overloaded(Cases...) -> Overloaded<Cases...>;
+
+}  // namespace
+
+void set_field(RunConfig& config, const Field& field, std::string_view text, const std::string& where) {
+  const bool unset = !field.unset.empty() && text == field.unset;
+  std::visit(
+      Overloaded{
+          [&](std::string RunConfig::*m) { config.*m = parse_string(text, where); },
+          [&](int64_t RunConfig::*m) { config.*m = parse_integer(field, text, where); },
+          [&](double RunConfig::*m) { config.*m = parse_double(field, text, where); },
+          [&](bool RunConfig::*m) { config.*m = parse_bool(field, text, where); },
+          [&](std::vector<std::string> RunConfig::*m) { (config.*m).push_back(parse_string(text, where)); },
+          [&](std::optional<int64_t> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<int64_t>(parse_integer(field, text, where)); },
+          [&](std::optional<bool> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<bool>(parse_bool(field, text, where)); },
+          [&](const DurationMember& m) { config.*m.member = unset ? std::nullopt : std::optional<double>(parse_duration(text, where)); },
+          [&](const EnumMember& m) { m.set(config, parse_choice(field, text, where)); },
+      },
+      field.member);
+}
+
+std::string field_text(const RunConfig& config, const Field& field) {
+  return std::visit(Overloaded{
+                        [&](std::string RunConfig::*m) { return config.*m; },
+                        [&](int64_t RunConfig::*m) { return fmt::format("{}", config.*m); },
+                        [&](double RunConfig::*m) { return fmt::format("{}", config.*m); },
+                        [&](bool RunConfig::*m) { return std::string(config.*m ? "true" : "false"); },
+                        [&](std::vector<std::string> RunConfig::*m) { return fmt::format("{}", fmt::join(config.*m, " ")); },
+                        [&](std::optional<int64_t> RunConfig::*m) { return config.*m ? fmt::format("{}", *(config.*m)) : field.unset; },
+                        [&](std::optional<bool> RunConfig::*m) { return config.*m ? std::string(*(config.*m) ? "true" : "false") : field.unset; },
+                        [&](const DurationMember& m) { return config.*m.member ? duration_text(*(config.*m.member)) : field.unset; },
+                        [&](const EnumMember& m) { return field.choices.at(static_cast<size_t>(m.get(config))); },
+                    },
+                    field.member);
+}
+
+RunConfig defaults(Command command) {
+  RunConfig config;
+  for (const Field& field : fields()) {
+    if ((field.commands & command) && !field.default_value.empty()) set_field(config, field, field.default_value, field.name);
+  }
+  return config;
+}
+
+}  // namespace hone::config

@@ -1,0 +1,220 @@
+// The rows of the field table. Help lines are written once, here.
+#include <algorithm>
+#include <utility>
+
+#include "hone/config/fields.h"
+
+namespace hone::config {
+namespace {
+
+constexpr unsigned kModelCommands = sft | inspect | tokenize | score | sample | eval | doctor;
+constexpr unsigned kMachineCommands = sft | inspect | score | sample | eval;
+constexpr unsigned kRowCommands = sft | inspect | eval;
+
+/// A Field with setters that chain, so that a row of the table reads as a sentence.
+struct Row : Field {
+  Row(std::string row_name, Member row_member, std::string row_value, std::string row_help) {
+    name = std::move(row_name);
+    member = std::move(row_member);
+    value = std::move(row_value);
+    help = std::move(row_help);
+  }
+  Row& also(std::vector<std::string> names) { return aliases = std::move(names), *this; }
+  Row& in(unsigned command_bits) { return commands = command_bits, *this; }
+  Row& shown() { return common = true, *this; }
+  Row& range(double low, double high) { return minimum = low, maximum = high, *this; }
+  Row& above(double low) { return minimum = low, minimum_open = true, *this; }
+  Row& below(double high) { return maximum = high, maximum_open = true, *this; }
+  Row& empty_as(std::string word) { return unset = std::move(word), *this; }
+  Row& starts_as(std::string text) { return default_value = std::move(text), *this; }
+  Row& told_as(std::string text) { return default_text = std::move(text), *this; }
+  Row& one_of(std::vector<std::string> names) { return choices = std::move(names), *this; }
+  Row& or_as(std::vector<std::pair<std::string, std::string>> names) { return choice_aliases = std::move(names), *this; }
+  Row& later(std::vector<std::string> names) { return later_choices = std::move(names), *this; }
+};
+
+template <class T, class Base>
+Row row(std::string name, T Base::*member, std::string value, std::string help) {
+  return Row(std::move(name), Member(std::in_place_type<T RunConfig::*>, member), std::move(value), std::move(help));
+}
+
+template <class Enum, class Base>
+Row choice(std::string name, Enum Base::*member, std::string help) {
+  EnumMember access{[member](const RunConfig& c) { return static_cast<int>(c.*member); },
+                    [member](RunConfig& c, int index) { c.*member = static_cast<Enum>(index); }};
+  return Row(std::move(name), Member(std::in_place_type<EnumMember>, std::move(access)), "", std::move(help));
+}
+
+/// --format offers other names to other commands.
+Row format_row(std::vector<Format> formats, std::string help) {
+  EnumMember access{[formats](const RunConfig& c) { return static_cast<int>(std::find(formats.begin(), formats.end(), c.format) - formats.begin()); },
+                    [formats](RunConfig& c, int index) { c.format = formats.at(static_cast<size_t>(index)); }};
+  Row result("format", Member(std::in_place_type<EnumMember>, std::move(access)), "", std::move(help));
+  for (Format format : formats) result.choices.push_back(format == Format::text ? "text" : format == Format::json ? "json" : "jsonl");
+  return result;
+}
+
+using C = RunConfig;
+using Rows = std::vector<Row>;
+
+Rows model_rows() {
+  return {
+      row("model_name_or_path", &C::model_name_or_path, "PATH",
+          "a Hugging Face directory, a .gguf file, or a hub id found in the local Hugging Face cache")
+          .also({"model"})
+          .in(kModelCommands)
+          .shown(),
+      row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
+          .told_as("the model's own")
+          .in(sft | inspect | score | sample | eval),
+  };
+}
+
+Rows data_rows() {
+  return {
+      row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(sft).shown(),
+      row("data", &C::data, "FILE...", "held-out rows, JSON Lines").also({"eval_file"}).in(eval).shown(),
+      row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported").told_as("none").in(sft).shown(),
+      row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(kRowCommands).shown(),
+      choice("overlong", &C::overlong, "rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop")
+          .one_of({"drop", "cut", "error"})
+          .in(kRowCommands)
+          .shown(),
+      row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(kRowCommands),
+      row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only").in(kRowCommands),
+      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(sft),
+  };
+}
+
+Rows training_rows() {
+  return {
+      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(sft).shown(),
+      row("num_train_epochs", &C::num_train_epochs, "X", "passes over the data; --max_steps wins")
+          .also({"epochs"})
+          .above(0)
+          .below(1e6)
+          .in(sft)
+          .shown(),
+      Row("max_time", Member(std::in_place_type<DurationMember>, DurationMember{&C::max_time}), "20m",
+          "stop after this long (90s, 20m, 1h30m), with a checkpoint and the result written")
+          .empty_as("none")
+          .in(sft)
+          .shown(),
+      row("batch_size", &C::batch_size, "N", "rows per optimizer step").range(1, 1 << 20).in(sft).shown(),
+      row("learning_rate", &C::learning_rate, "X", "peak learning rate").also({"lr"}).range(0, 100).in(sft).shown(),
+      choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
+          .one_of({"constant", "linear", "cosine"})
+          .or_as({{"constant_with_warmup", "constant"}})
+          .in(sft)
+          .shown(),
+      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(sft).shown(),
+      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(sft),
+      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(sft),
+      choice("optim", &C::optim, "optimizer").one_of({"adamw"}).or_as({{"adamw_torch", "adamw"}, {"adamw_torch_fused", "adamw"}}).in(sft),
+      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(sft),
+      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(sft),
+      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(sft),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(sft | sample).shown(),
+      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(sft),
+  };
+}
+
+Rows run_rows() {
+  return {
+      row("output_dir", &C::output_dir, "DIR", "where the run is written").also({"output"}).told_as("runs/sft-001 and so on").in(sft).shown(),
+      row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
+          .in(sft)
+          .shown(),
+      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(sft),
+      row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
+          .range(1, 1e9)
+          .empty_as("auto")
+          .in(sft),
+      row("save_steps", &C::save_steps, "N", "steps between two checkpoints; 0: only at the end").range(0, 1e9).in(sft).shown(),
+      row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept").range(1, 1e6).empty_as("none").in(sft),
+      row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last").in(sft),
+      choice("metric_for_best_model", &C::metric_for_best_model, "what the best is judged by")
+          .one_of({"eval_loss", "eval_mean_token_accuracy"})
+          .or_as({{"loss", "eval_loss"}, {"mean_token_accuracy", "eval_mean_token_accuracy"}})
+          .in(sft),
+      row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
+          .range(1, 1 << 24)
+          .empty_as("auto")
+          .in(sft | eval | score),
+      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(sft),
+      row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false", "compute activations twice to save memory; the same bits")
+          .empty_as("auto")
+          .in(sft),
+  };
+}
+
+Rows machine_rows() {
+  return {
+      choice("device", &C::device, "where to compute").one_of({"auto", "cpu", "cuda"}).later({"cuda"}).in(kMachineCommands),
+      choice("dtype", &C::dtype, "precision; auto: float32 on a CPU")
+          .one_of({"auto", "float32", "bfloat16"})
+          .later({"bfloat16"})
+          .in(kMachineCommands),
+      row("threads", &C::threads, "auto|N", "worker threads; the result's bits do not depend on it")
+          .range(1, 1024)
+          .empty_as("auto")
+          .in(kMachineCommands | tokenize)
+          .shown(),
+      choice("isa", &C::isa, "instruction set of the kernels").one_of({"auto", "avx2", "avx512"}).in(kMachineCommands),
+      choice("kernels", &C::kernels, "hand-written kernels, or their plain reference").one_of({"auto", "reference"}).in(kMachineCommands),
+  };
+}
+
+Rows filter_rows() {
+  return {
+      row("file", &C::file, "FILE", "rows to read, JSON Lines").told_as("standard input").in(tokenize | score | sample).shown(),
+      row("file", &C::file, "FILE", "rows to show, JSON Lines").also({"data", "train_file"}).told_as("standard input").in(inspect).shown(),
+      row("output", &C::output, "FILE", "where the results go").told_as("standard output").in(inspect | tokenize | score | sample | eval).shown(),
+      format_row({Format::text, Format::json}, "for people, or one JSON object").in(sft | eval | doctor).shown(),
+      format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
+      format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score),
+      row("no_special", &C::no_special, "true|false", "special-token strings in a text are plain text").in(tokenize).shown(),
+      row("add_bos", &C::add_bos, "true|false", "put the beginning-of-text token in front").in(tokenize).shown(),
+  };
+}
+
+Rows sample_rows() {
+  return {
+      row("prompt", &C::prompt, "TEXT...", "prompts, instead of --file").told_as("none").in(sample).shown(),
+      row("num_generations", &C::num_generations, "N", "completions for each prompt").range(1, 1 << 16).in(sample).shown(),
+      row("max_new_tokens", &C::max_new_tokens, "N", "longest completion in tokens")
+          .also({"max_completion_length"})
+          .range(1, 1 << 20)
+          .in(sample)
+          .shown(),
+      row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample).shown(),
+      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(sample).shown(),
+      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(sample).shown(),
+      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(sample).shown(),
+      row("stop", &C::stop, "STRING...", "end a completion at this text; may be repeated").told_as("none").in(sample).shown(),
+  };
+}
+
+std::vector<Field> build() {
+  std::vector<Field> table;
+  const std::pair<const char*, Rows> groups[] = {
+      {"Model", model_rows()},       {"Data", data_rows()}, {"Input and output", filter_rows()}, {"Sampling", sample_rows()},
+      {"Training", training_rows()}, {"Run", run_rows()},   {"Machine", machine_rows()},
+  };
+  for (const auto& [group, rows] : groups) {
+    for (const Row& entry : rows) {
+      table.push_back(entry);
+      table.back().group = group;
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+std::span<const Field> fields() {
+  static const std::vector<Field> table = build();
+  return table;
+}
+
+}  // namespace hone::config
