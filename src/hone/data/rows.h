@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <variant>
 #include <vector>
 
 namespace hone::data {
@@ -32,13 +34,38 @@ struct Place {
 struct Row {
   RowKind kind = RowKind::text;
   Place place;
-  Content prompt;       // prompt_completion, preference, unpaired, prompt_only; kind messages keeps its conversation in prompt.messages
-  Content completion;   // prompt_completion, unpaired
+  Content prompt;            // prompt_completion, preference, unpaired, prompt_only; kind messages keeps its conversation in prompt.messages
+  Content completion;        // prompt_completion, unpaired
   Content chosen, rejected;  // preference
-  std::string text;     // kind text
-  bool label = false;   // unpaired
+  std::string text;          // kind text
+  bool label = false;        // unpaired
   bool add_generation_prompt = false;  // {"messages", "add_generation_prompt": true} in `hone inspect`
-  nlohmann::json columns;  // the whole JSON object, for verifiers and for the filters' output
+  nlohmann::json columns;              // the whole JSON object, for verifiers and for the filters' output (null unless RowRules::keep_columns)
 };
+
+/// What is wrong with one row. `kind` is a short slug that is the same for every row with this fault ("missing-role"); found, wanted and
+/// suggestion (which may be empty) are phrases of one line each.
+struct RowError {
+  Place place;
+  std::string kind, field, found, wanted, suggestion;
+};
+
+/// One line: `train.jsonl:17: messages[0].content: found null, wanted a string (write "" for no text)`.
+std::string describe(const RowError& error);
+
+struct RowRules {
+  std::vector<RowKind> accepted;
+  bool for_training = true;     // there must be something to train on: no empty completion, no row labelled false that would be imitated
+  bool needs_assistant = true;  // a training conversation has an assistant's turn (not with --assistant_only_loss false)
+  bool keep_columns = true;     // fill Row::columns
+};
+
+/// Reads one JSON value as a row of one of the accepted kinds, chosen by its columns. Columns of other names are left alone, unless one of
+/// them looks like a misspelt column that is missing. A text completion of a prompt of messages becomes one assistant's message; the
+/// common beginning of chosen and rejected becomes the prompt where none is given.
+std::variant<Row, RowError> parse_row(nlohmann::json object, Place place, const RowRules& rules);
+
+/// The columns that make a kind: "prompt + completion".
+std::string_view columns_of(RowKind kind);
 
 }  // namespace hone::data
