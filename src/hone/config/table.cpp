@@ -114,7 +114,6 @@ Rows training_rows() {
       row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(sft),
       row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(sft),
       row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(sft),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(sft | sample).shown(),
       choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(sft),
   };
 }
@@ -125,6 +124,7 @@ Rows run_rows() {
       row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
           .in(sft)
           .shown(),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(sft | sample).shown(),
       row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(sft),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
