@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Times hone and TRL in turn on the same rows: SFT of the default model, float32, whole processes. Standard library only.
+
+usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--contenders hone trl ...]
+
+Each contender runs with `long` steps on a file of exactly long x batch_size rows and with `short` steps on its first short x batch_size rows, rows in
+file order on both sides. Seconds a step = (wall long - wall short) / (long - short), so that start-up and saving fall out; tokens are the real tokens of
+the rows that only the long run reads. Peak memory is the high-water mark of that one child (wait4), of the long run. Contenders alternate, the order turns
+round at every repeat, and medians are reported. Each of speed and memory is compared with the better of the peer's settings.
+PYTHON needs bench/peers/requirements.txt (default: $HONE_PEER_PYTHON, else this interpreter).
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench" / "peers"
+CONTENDERS = ("hone", "trl", "trl_checkpointing")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hone", default=str(ROOT / "build" / "hone"))
+    parser.add_argument("--peer_python", default=os.environ.get("HONE_PEER_PYTHON", sys.executable))
+    parser.add_argument("--model", default=str(ROOT / "models" / "SmolLM2-135M-Instruct.gguf"))
+    parser.add_argument("--peer_model", default=str(ROOT / ".cache" / "peer_model"), help="where the model stands, or is made, for the peer")
+    parser.add_argument("--data", help="rows to use instead of GSM8K or examples/data")
+    parser.add_argument("--output", default=str(ROOT / "build" / "bench" / "peers.json"))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--steps", nargs=2, type=int, default=[12, 6], metavar=("LONG", "SHORT"))
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--max_length", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--hone_flags", default="", help="further flags for hone, in one string, such as '--isa avx2'")
+    a = parser.parse_args()
+    if a.steps[0] <= a.steps[1] or a.steps[1] < 1:
+        parser.error("--steps LONG SHORT: LONG must be greater than SHORT, and SHORT at least 1")
+    return a
+
+
+def cpu():
+    """Processor, instruction sets and memory of this machine, as Linux tells them."""
+    fields = {}
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    isa = [name for name in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    memory = next(int(line.split()[1]) for line in pathlib.Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    return {"cpu": fields.get("model name", platform.machine()), "family_model": f"{fields.get('cpu family')}/{fields.get('model')}",
+            "cores": len(os.sched_getaffinity(0)), "isa": isa, "memory_gib": round(memory / 2**20, 1), "kernel": platform.release()}
+
+
+def timed(command):
+    """(wall seconds, peak MiB, standard output) of one child; ends the program with the child's last words if it fails."""
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        for file in (out, err):
+            file.seek(0)
+        if child.returncode != 0:
+            sys.exit(f"exit {child.returncode}: {' '.join(command)}\n{err.read().decode(errors='replace')[-2000:]}")
+        return wall, usage.ru_maxrss / 1024, out.read().decode(errors="replace")
+
+
+def run_hone(a, rows, steps, folder):
+    run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    wall, peak, _ = timed([a.hone, "sft", "--model", a.model, "--data", str(rows), "--output_dir", str(run), "--max_steps", str(steps), "--batch_size",
+                           str(a.batch_size), "--max_length", str(a.max_length), "--dtype", "float32", "--shuffle_dataset", "false", "--learning_rate", "2e-5",
+                           "--lr_scheduler_type", "constant", "--logging_steps", "1", "--save_steps", "0", *a.hone_flags.split()])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if "loss" in line]
+    shutil.rmtree(run, ignore_errors=True)
+    return {"wall_s": wall, "peak_mib": peak, "losses": [line["loss"] for line in trained], "num_tokens": trained[-1]["num_tokens"],
+            "step_s": [line["step_time"] for line in trained]}
+
+
+def run_trl(a, rows, steps, checkpointing):
+    command = [a.peer_python, str(PEERS / "trl_sft.py"), "--model", a.peer_model, "--data", str(rows), "--max_steps", str(steps), "--batch_size",
+               str(a.batch_size), "--max_length", str(a.max_length)] + ["--checkpointing"] * checkpointing
+    wall, peak, out = timed(command)
+    return {"wall_s": wall, "peak_mib": peak, **json.loads(out.strip().splitlines()[-1])}
+
+
+def prepare(a, folder):
+    """The long and the short file of rows, the tokens that only the long one has, and where the rows come from."""
+    if not (pathlib.Path(a.peer_model) / "config.json").exists():
+        timed([a.peer_python, str(PEERS / "convert_model.py"), a.model, a.peer_model])
+    files = [folder / "long.jsonl", folder / "short.jsonl"]
+    counts = [steps * a.batch_size for steps in a.steps]
+    _, _, out = timed([a.peer_python, str(PEERS / "prepare_rows.py"), "--tokenizer", a.peer_model, "--rows", str(counts[0]), "--max_length",
+                       str(a.max_length), "--out", str(files[0])] + (["--data", a.data] if a.data else []))
+    made = json.loads(out.strip().splitlines()[-1])
+    files[1].write_text("".join(files[0].read_text().splitlines(keepends=True)[:counts[1]]))
+    return files, sum(made["rows"][counts[1]:]), made["source"]
+
+
+def measure(a, folder):
+    files, tokens, source = prepare(a, folder)
+    runs = []
+    for repeat in range(a.repeats):
+        for name in a.contenders if repeat % 2 == 0 else a.contenders[::-1]:
+            pair = []
+            for rows, steps in zip(files, a.steps):
+                load = os.getloadavg()[0]
+                result = run_hone(a, rows, steps, folder) if name == "hone" else run_trl(a, rows, steps, name == "trl_checkpointing")
+                pair.append({"steps": steps, "load_before": round(load, 2), **result})
+                print(f"repeat {repeat + 1}/{a.repeats}  {name:18s} {steps:3d} steps  {result['wall_s']:7.1f} s  {result['peak_mib']:7.0f} MiB", file=sys.stderr)
+            step_s = (pair[0]["wall_s"] - pair[1]["wall_s"]) / (a.steps[0] - a.steps[1])
+            runs.append({"contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": tokens / (a.steps[0] - a.steps[1]) / step_s,
+                         "peak_mib": pair[0]["peak_mib"], "long": pair[0], "short": pair[1]})
+    return runs, tokens, source
+
+
+def summarise(runs):
+    """Medians of every contender, and hone against the better of the peer's settings."""
+    table = {}
+    for name in dict.fromkeys(run["contender"] for run in runs):
+        mine = [run for run in runs if run["contender"] == name]
+        table[name] = {key: statistics.median(run[key] for run in mine) for key in ("step_s", "tokens_per_second", "peak_mib")}
+        table[name]["tokens_per_second_range"] = [min(r["tokens_per_second"] for r in mine), max(r["tokens_per_second"] for r in mine)]
+    peers = [entry for name, entry in table.items() if name != "hone"]
+    ratios = {}
+    if "hone" in table and peers:
+        ratios = {"speed": table["hone"]["tokens_per_second"] / max(p["tokens_per_second"] for p in peers),
+                  "memory": table["hone"]["peak_mib"] / min(p["peak_mib"] for p in peers)}
+    return table, ratios
+
+
+def markdown(result):
+    host, lines = result["host"], []
+    lines.append(f"{result['date'][:10]}, {host['cpu']}, {host['cores']} cores, {' '.join(host['isa'])}; {result['source']}, batch {result['batch_size']}, "
+                 f"max_length {result['max_length']}, median of {result['repeats']} runs of ({result['steps'][0]} - {result['steps'][1]}) steps")
+    lines += ["", "| | s/step | real tokens/s | range | peak MiB |", "|---|---|---|---|---|"]
+    for name, entry in result["table"].items():
+        low, high = entry["tokens_per_second_range"]
+        lines.append(f"| {name} | {entry['step_s']:.2f} | {entry['tokens_per_second']:.1f} | {low:.1f}-{high:.1f} | {entry['peak_mib']:.0f} |")
+    if result["ratios"]:
+        lines += ["", f"hone / better peer setting: {result['ratios']['speed']:.2f}x tokens/s, {result['ratios']['memory']:.2f}x peak memory"]
+    return "\n".join(lines)
+
+
+def main():
+    a = parse()
+    if "hone" in a.contenders and not pathlib.Path(a.hone).exists():
+        sys.exit(f"{a.hone} is missing: run `make` first, or name another with --hone")
+    if not pathlib.Path(a.model).exists():
+        sys.exit(f"{a.model} is missing: run `make model` first, or name another with --model")
+    with tempfile.TemporaryDirectory() as folder:
+        runs, tokens, source = measure(a, pathlib.Path(folder))
+    table, ratios = summarise(runs)
+    version = timed([a.hone, "--version"])[2].strip() if "hone" in a.contenders else None
+    peer = next((run["long"] for run in runs if run["contender"] != "hone"), {})
+    result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "host": cpu(), "hone": version,
+              "peer": {key: peer.get(key) for key in ("trl", "transformers", "torch", "threads")}, "model": pathlib.Path(a.model).name, "source": source,
+              "batch_size": a.batch_size, "max_length": a.max_length, "steps": a.steps, "repeats": a.repeats, "tokens_between": tokens, "table": table,
+              "ratios": ratios, "runs": runs}
+    pathlib.Path(a.output).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(a.output).write_text(json.dumps(result, indent=1) + "\n")
+    print(markdown(result))
+    print(f"\nwritten to {a.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
