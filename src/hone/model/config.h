@@ -12,25 +12,25 @@ namespace hone::model {
 class GgufFile;
 
 struct ModelConfig {
-  std::string architecture = "llama";   // config.json: model_type
-  int64_t vocab_size = 0;               // V
-  int64_t hidden_size = 0;              // D
+  std::string architecture = "llama";  // config.json: model_type
+  int64_t vocab_size = 0;              // V
+  int64_t hidden_size = 0;             // D
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;
-  int64_t num_attention_heads = 0;      // H
-  int64_t num_key_value_heads = 0;      // divides num_attention_heads
-  int64_t head_dim = 0;                 // explicit, else hidden_size / num_attention_heads; even
+  int64_t num_attention_heads = 0;  // H
+  int64_t num_key_value_heads = 0;  // divides num_attention_heads
+  int64_t head_dim = 0;             // explicit, else hidden_size / num_attention_heads; even
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
   int64_t max_position_embeddings = 2048;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;          // biases on q, k, v and also on o_proj, as in transformers
+  bool attention_bias = false;  // biases on q, k, v and also on o_proj, as in transformers
   std::string hidden_act = "silu";
-  int64_t bos_token_id = -1;            // -1: none
-  std::vector<int64_t> eos_token_ids;   // config.json allows one or a list
+  int64_t bos_token_id = -1;           // -1: none
+  std::vector<int64_t> eos_token_ids;  // config.json allows one or a list
   int64_t pad_token_id = -1;
-  std::string dtype = "float32";        // what the file says its weights are (torch_dtype or dtype); "mixed" for a quantised GGUF
-  std::string original_json;            // the whole config.json as read, so that saving keeps what hone does not use; empty from GGUF
+  std::string dtype = "float32";  // what the file says its weights are (torch_dtype or dtype); "mixed" for a quantised GGUF
+  std::string original_json;      // the whole config.json as read, so that saving keeps what hone does not use; empty from GGUF
 };
 
 /// A tensor by its Hugging Face name and shape (rows first).

@@ -14,17 +14,17 @@
 namespace hone::model {
 
 struct SavedModel {
-  ModelConfig config;                       // its bos, eos and pad ids also go into generation_config.json
+  ModelConfig config;  // its bos, eos and pad ids also go into generation_config.json
   /// Fills rows [begin, end) of the tensor with this Hugging Face name as float32, half-split Q/K order.
   std::function<void(const std::string& name, int64_t begin, int64_t end, float* out)> produce;
-  std::string tokenizer_json;               // text of tokenizer.json; empty: no tokenizer is saved
-  std::string tokenizer_config_json;        // text of tokenizer_config.json; empty: made from the tokens below
-  std::string chat_template;                // empty: none
+  std::string tokenizer_json;                              // text of tokenizer.json; empty: no tokenizer is saved
+  std::string tokenizer_config_json;                       // text of tokenizer_config.json; the tokens below are set in it
+  std::string chat_template;                               // empty: none
   std::string bos_token, eos_token, unk_token, pad_token;  // as text; eos_token is the token that ends a turn; empty: none
-  std::vector<int64_t> end_of_turn_ids;     // generation stops at these; empty: config.eos_token_ids
-  std::string generation_config_json;       // what the source had (sampling defaults are kept); may be empty
-  DType dtype = DType::f32;                 // f32, bf16 or f16, rounded to nearest even
-  int64_t max_shard_bytes = 5'000'000'000;  // transformers' default
+  std::vector<int64_t> end_of_turn_ids;                    // generation stops at these; empty: config.eos_token_ids
+  std::string generation_config_json;                      // what the source had (sampling defaults are kept); may be empty
+  DType dtype = DType::f32;                                // f32, bf16 or f16, rounded to nearest even
+  int64_t max_shard_bytes = 5'000'000'000;                 // transformers' default
 };
 
 /// Writes the folder. An existing model folder (one with config.json) or an empty folder is replaced in one step; anything else is refused.

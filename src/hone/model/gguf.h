@@ -23,9 +23,9 @@ enum class GgufType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, strin
 /// A metadata value, as a view into the mapped file. Arrays keep their element type; nested arrays can be skipped but not read.
 struct GgufValue {
   GgufType type = GgufType::u8;
-  std::string_view bytes;                 // the scalar's bytes, the string, or an array's elements
-  GgufType element_type = GgufType::u8;   // of an array
-  uint64_t count = 0;                     // of an array
+  std::string_view bytes;                // the scalar's bytes, the string, or an array's elements
+  GgufType element_type = GgufType::u8;  // of an array
+  uint64_t count = 0;                    // of an array
 };
 
 class GgufFile {

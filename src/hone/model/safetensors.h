@@ -23,7 +23,7 @@ struct TensorView {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
   int64_t elements() const;
-  int64_t rows() const;         // shape[0]; 1 for a scalar
+  int64_t rows() const;          // shape[0]; 1 for a scalar
   int64_t row_elements() const;  // elements of one row
 };
 
