@@ -1,7 +1,5 @@
 #include "hone/kernels/cpu/parallel.h"
 
-#include <xmmintrin.h>
-
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -14,16 +12,6 @@ namespace {
 constexpr int kSlots = 4;
 constexpr size_t kAlignment = 64;
 
-// Rounding to nearest, no flushing of denormals, exceptions masked: the arithmetic that the promise of equal bits is about, whatever the
-// caller has set on its thread.
-constexpr unsigned kMxcsr = 0x1f80;
-
-struct ExactArithmetic {
-  unsigned saved = _mm_getcsr();
-  ExactArithmetic() { _mm_setcsr(kMxcsr); }
-  ~ExactArithmetic() { _mm_setcsr(saved); }
-};
-
 struct Free {
   void operator()(float* p) const { std::free(p); }
 };
@@ -35,10 +23,7 @@ struct Buffer {
 }  // namespace
 
 void run_parallel(int64_t count, int64_t grain, void (*body)(const void*, int64_t, int64_t), const void* context) {
-  parallel_for(count, grain, [body, context](int64_t begin, int64_t end) {
-    const ExactArithmetic exact;
-    body(context, begin, end);
-  });
+  parallel_for(count, grain, [body, context](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
 int parallel_threads() { return threads(); }

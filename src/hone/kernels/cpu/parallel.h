@@ -5,7 +5,7 @@
 
 namespace hone::kernels {
 
-/// hone::parallel_for with a C callback (parallel.cpp). MXCSR is set to its default within body, so float arithmetic belongs in it.
+/// hone::parallel_for with a C callback (parallel.cpp). It sets MXCSR, so float arithmetic belongs in the body.
 void run_parallel(int64_t count, int64_t grain, void (*body)(const void* context, int64_t begin, int64_t end), const void* context);
 /// Number of threads that run_parallel uses.
 int parallel_threads();
