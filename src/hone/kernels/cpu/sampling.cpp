@@ -1,0 +1,121 @@
+// Sampling by the Gumbel-max trick: argmax of scaled logits + Gumbel noise has the softmax distribution.
+//
+// The noise of token v is -log(E), E = -log(1 - t), t = (w + 1/2) 2^-32, w = word v % 4 of Philox4x32-10 at counter {c0, c1, c2, v / 4}
+// (base/rng.h), so that it depends on nothing but key, counter and v. Large noise (small t) keeps its full relative precision.
+#include "hone/kernels/cpu/parallel.h"
+#include "hone/kernels/cpu/simd_math.h"
+#include "hone/kernels/kernels.h"
+
+namespace hone::kernels::HONE_ISA_NAMESPACE {
+#include "hone/kernels/cpu/logprobs.inc"
+
+namespace {
+
+constexpr int64_t kGroup = 64;   // tokens of sixteen counters
+constexpr int64_t kSpan = 1024;  // tokens per unit of work
+constexpr int64_t kSpansPerTask = 4;
+
+/// words[i] for tokens first..first + 63 (first a multiple of 64): the compiler's vectors, integers only.
+void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, uint32_t* words) {
+  uint32_t x0[16], x1[16], x2[16], x3[16];
+  for (uint32_t j = 0; j < 16; j++) {
+    x0[j] = counter[0];
+    x1[j] = counter[1];
+    x2[j] = counter[2];
+    x3[j] = first / 4 + j;
+  }
+  uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
+  for (int round = 0; round < 10; round++) {
+    for (int j = 0; j < 16; j++) {
+      const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * x0[j], product1 = static_cast<uint64_t>(0xCD9E8D57u) * x2[j];
+      x0[j] = static_cast<uint32_t>(product1 >> 32) ^ x1[j] ^ key0;
+      x1[j] = static_cast<uint32_t>(product1);
+      x2[j] = static_cast<uint32_t>(product0 >> 32) ^ x3[j] ^ key1;
+      x3[j] = static_cast<uint32_t>(product0);
+    }
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  for (int j = 0; j < 16; j++) {
+    words[4 * j] = x0[j];
+    words[4 * j + 1] = x1[j];
+    words[4 * j + 2] = x2[j];
+    words[4 * j + 3] = x3[j];
+  }
+}
+
+V noise_of(I w) {
+  // y = t where t < 1/2, else 1 - t: with r = w or its complement, both are (r + 1/2) 2^-32, exact in the bits that matter.
+  const I sign = sub(broadcast_int(0), shift_right<31>(w));
+  const V y = mul(add(to_float(bit_xor(w, sign)), broadcast(0.5f)), broadcast(0x1p-32f));
+  const Mask is_small = eq(to_float(sign), zero());
+  const V one = broadcast(1.0f);
+  const V rest = sub(one, y);
+  // log(1 - y) = log(rest) + (1 - y - rest) / rest to first order in the rounding of rest.
+  const V correction = div(sub(sub(one, rest), y), rest);
+  const V logarithm = add(log(select(is_small, rest, y)), select(is_small, correction, zero()));
+  return neg(log(neg(logarithm)));
+}
+
+struct Best {
+  float score;
+  int64_t index;
+};
+
+/// The best of tokens begin..end-1 (begin a multiple of 64). NaN is never picked.
+Best best_of(const float* logits, int64_t begin, int64_t end, float inv_temperature, uint64_t key, const uint32_t counter[3]) {
+  alignas(64) uint32_t words[kGroup];
+  alignas(64) float scores[kLanes];
+  alignas(64) int32_t indices[kLanes];
+  const V scale = broadcast(inv_temperature), lowest = broadcast(-__builtin_inff());
+  V best = lowest, where = as_float(broadcast_int(0));
+  alignas(64) static const int32_t kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int64_t group = begin; group < end; group += kGroup) {
+    philox_group(key, counter, static_cast<uint32_t>(group), words);
+    for (int64_t i = 0; i < kGroup && group + i < end; i += kLanes) {
+      const int64_t left = end - group - i < kLanes ? end - group - i : kLanes;
+      const V noise = noise_of(load_int(reinterpret_cast<const int32_t*>(words + i)));
+      const V score = select(first(left), add(mul(load_n(logits + group + i, left), scale), noise), lowest);
+      const Mask better = lt(best, score);
+      best = select(better, score, best);
+      where = select(better, as_float(add(load_int(kCount), broadcast_int(static_cast<int32_t>(group + i)))), where);
+    }
+  }
+  store(scores, best);
+  store_int(indices, as_int(where));
+  Best found = {-__builtin_inff(), begin};
+  for (int64_t i = 0; i < kLanes; i++)
+    if (scores[i] > found.score || (scores[i] == found.score && scores[i] > -__builtin_inff() && indices[i] < found.index))
+      found = {scores[i], indices[i]};
+  return found;
+}
+
+}  // namespace
+
+int64_t gumbel_argmax(const float* logits, int64_t vocabulary, float inv_temperature, uint64_t key, const uint32_t counter[3]) {
+  const int64_t spans = (vocabulary + kSpan - 1) / kSpan;
+  Best* best = reinterpret_cast<Best*>(thread_scratch(3, spans * static_cast<int64_t>(sizeof(Best) / sizeof(float))));
+  parallel(spans, kSpansPerTask, [=](int64_t begin, int64_t end) {
+    for (int64_t span = begin; span < end; span++) {
+      const int64_t last = (span + 1) * kSpan < vocabulary ? (span + 1) * kSpan : vocabulary;
+      best[span] = best_of(logits, span * kSpan, last, inv_temperature, key, counter);
+    }
+  });
+  Best found = {-__builtin_inff(), 0};
+  for (int64_t span = 0; span < spans; span++)
+    if (best[span].score > found.score) found = best[span];
+  return found.index;
+}
+
+void gumbel_noise(int64_t vocabulary, uint64_t key, const uint32_t counter[3], float* noise) {
+  uint32_t words[kGroup];
+  for (int64_t group = 0; group < vocabulary; group += kGroup) {
+    philox_group(key, counter, static_cast<uint32_t>(group), words);
+    for (int64_t i = 0; i < kGroup && group + i < vocabulary; i += kLanes) {
+      const int64_t left = vocabulary - group - i;
+      store_n(noise + group + i, noise_of(load_int(reinterpret_cast<const int32_t*>(words + i))), left < kLanes ? left : kLanes);
+    }
+  }
+}
+
+}  // namespace hone::kernels::HONE_ISA_NAMESPACE
