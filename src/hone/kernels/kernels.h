@@ -122,10 +122,11 @@ int64_t gumbel_argmax(const float* logits, int64_t V, float inv_temperature, uin
 // ---- optimizer (optimizer.cpp) ---------------------------------------------------------------------------------------------------
 /// One AdamW step (Loshchilov & Hutter; the arithmetic of torch.optim.AdamW), elementwise:
 ///   p *= 1 - lr*wd; g = grad*grad_scale; m += (g-m)*(1-b1); v = b2*v + (1-b2)*g*g; p -= (lr/bias1) * m / (sqrt(v)/sqrt(bias2) + eps)
+/// 1 - lr*wd, 1 - b1, 1 - b2 and lr/bias1 are computed in float64 and rounded once, as torch does (1 - 0.999f would be off by 1e-5).
 struct AdamwScalars {
-  float lr, beta1, beta2, eps, weight_decay, grad_scale;
-  float bias1;       // 1 - beta1^t
-  float sqrt_bias2;  // sqrt(1 - beta2^t)
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  double bias1;       // 1 - beta1^t
+  double sqrt_bias2;  // sqrt(1 - beta2^t)
 };
 void adamw_step(float* p, const float* grad, float* m, float* v, int64_t count, const AdamwScalars& scalars);
 /// Sum of squares in float64: blocks of 4,096 elements (lane sums of 8), block sums added in order.
