@@ -37,7 +37,9 @@ void transpose_panels(const float* panels, int64_t N, int64_t K, float* out);
 // ---- linear (linear.cpp) ---------------------------------------------------------------------------------------------------------
 /// y[m][n] = bias[n] + chain over k of x[m][k] * w[n][k] (the bias is added last; bias may be null). ldx, ldy: row strides in floats.
 void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy);
-/// dx[m][k] = chain over n of dy[m][n] * w[n][k]. scratch: panel_floats(K, N) floats, holds the transposed panels afterwards.
+/// dx[m][k] = chain over n of dy[m][n] * w[n][k]. The panels are transposed on the way, a cache's worth at a time.
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx);
+/// The same bits. scratch: panel_floats(K, N) floats, holds the transposed panels afterwards.
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, float* scratch);
 /// The same with the transposed panels already made by transpose_panels.
 void linear_backward_input_packed(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* transposed, int64_t K, float* dx, int64_t lddx);
@@ -82,7 +84,7 @@ struct AttentionShape {
 };
 void attention_forward(const AttentionShape& shape, const float* q, const float* k, const float* v, const Segment* segments, int64_t segment_count,
                        float* out, float* row_max, float* row_sum);
-/// dq, dk, dv have the layout and strides of q, k, v and are overwritten. dq: chain over keys in path order. dk, dv: chains over
+/// dout has the stride of out; dq, dk, dv have the layout and strides of q, k, v and are overwritten. dq: chain over keys in path order. dk, dv: chains over
 /// (segments that see the key in data order, own segment first; the group's heads ascending; queries ascending).
 /// Threads split (tree, kv head) units; never a sum.
 void attention_backward(const AttentionShape& shape, const float* dout, const float* q, const float* k, const float* v, const float* out,
@@ -103,7 +105,7 @@ void attention_cached(int64_t R, int64_t H, int64_t G, int64_t d, float scale, c
 
 // ---- log-probabilities (logprobs.cpp) --------------------------------------------------------------------------------------------
 /// Per row m of logits (M, V; stride ld), after multiplying by inv_temperature: lse over fixed 1,024-wide blocks merged in order;
-/// logprob = logit[target] - lse. The other outputs may be null: entropy, sum_p2_log = log sum p^2, mean_logit, argmax (lowest index wins ties).
+/// logprob = logit[target] - lse, from the unrounded lse (cpu/logprobs.cpp states the formulas). The other outputs may be null: entropy, sum_p2_log = log sum p^2, mean_logit, argmax (lowest index wins ties; NaN is never picked).
 struct LogprobOutputs {
   float* logprob;
   float* lse;
