@@ -160,10 +160,10 @@ def main():
         sys.exit(f"{a.hone} is missing: run `make` first, or name another with --hone")
     if not pathlib.Path(a.model).exists():
         sys.exit(f"{a.model} is missing: run `make model` first, or name another with --model")
+    version = timed([a.hone, "--version"])[2].strip() if "hone" in a.contenders else None
     with tempfile.TemporaryDirectory() as folder:
         runs, tokens, source = measure(a, pathlib.Path(folder))
     table, ratios = summarise(runs)
-    version = timed([a.hone, "--version"])[2].strip() if "hone" in a.contenders else None
     peer = next((run["long"] for run in runs if run["contender"] != "hone"), {})
     result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "host": cpu(), "hone": version,
               "peer": {key: peer.get(key) for key in ("trl", "transformers", "torch", "threads")}, "model": pathlib.Path(a.model).name, "source": source,
