@@ -67,7 +67,7 @@ std::vector<double> medians(const std::vector<std::function<void()>>& candidates
 }
 
 struct Buffers {  // 64-byte aligned because LibTorch's allocator aligns so
-  at::Tensor w, x, dy, y, dx, dw, panels, transposed, gradient;
+  at::Tensor w, x, dy, y, dx, dw, panels, gradient;
 };
 
 Buffers make_buffers(int64_t M, int64_t N, int64_t K) {
@@ -79,7 +79,6 @@ Buffers make_buffers(int64_t M, int64_t N, int64_t K) {
   b.dx = at::zeros({M, K});
   b.dw = at::zeros({N, K});
   b.panels = at::zeros({kernels::panel_floats(N, K)});
-  b.transposed = at::zeros({kernels::panel_floats(K, N)});
   b.gradient = at::zeros({kernels::panel_floats(N, K)});
   kernels::pack_panels(b.w.data_ptr<float>(), 0, N, K, b.panels.data_ptr<float>());
   return b;
@@ -90,8 +89,7 @@ void ours(const std::string& what, Isa isa, Buffers& b, int64_t M, int64_t N, in
   if (what == "forward")
     kernels::linear_forward(b.x.data_ptr<float>(), K, M, K, b.panels.data_ptr<float>(), N, nullptr, b.y.data_ptr<float>(), N);
   else if (what == "input")
-    kernels::linear_backward_input(b.dy.data_ptr<float>(), N, M, N, b.panels.data_ptr<float>(), K, b.dx.data_ptr<float>(), K,
-                                   b.transposed.data_ptr<float>());
+    kernels::linear_backward_input(b.dy.data_ptr<float>(), N, M, N, b.panels.data_ptr<float>(), K, b.dx.data_ptr<float>(), K);
   else
     kernels::linear_backward_weight(b.dy.data_ptr<float>(), N, M, N, b.x.data_ptr<float>(), K, K, b.gradient.data_ptr<float>());
 }

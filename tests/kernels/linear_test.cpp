@@ -146,6 +146,9 @@ TEST(Linear, BackwardInputAgreesWithFloat64) {
         }
         for (int64_t k = c.K; k < c.ldx; k++) ASSERT_EQ(dx[m * c.ldx + k], kUntouched) << name_of(c);
       }
+      std::vector<float> unaided(dx.size(), kUntouched);
+      linear_backward_input(dy.data(), c.ldy, c.M, c.N, panels.data, c.K, unaided.data(), c.ldx);
+      ASSERT_TRUE(same_bits(dx.data(), unaided.data(), c.M * c.ldx)) << name_of(c);
       std::vector<float> again(dx.size(), kUntouched);
       linear_backward_input_packed(dy.data(), c.ldy, c.M, c.N, scratch.data, c.K, again.data(), c.ldx);
       ASSERT_TRUE(same_bits(dx.data(), again.data(), c.M * c.ldx)) << name_of(c);

@@ -30,6 +30,11 @@ void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const flo
   kernel(x, ldx, M, K, panels, N, bias, y, ldy);
 }
 
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input : avx2::linear_backward_input;
+  kernel(dy, lddy, M, N, panels, K, dx, lddx);
+}
+
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,
                            float* scratch) {
   transpose_panels(panels, N, K, scratch);

@@ -1,5 +1,8 @@
 #include "hone/kernels/cpu/parallel.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -27,6 +30,12 @@ void run_parallel(int64_t count, int64_t grain, void (*body)(const void*, int64_
 }
 
 int parallel_threads() { return threads(); }
+
+int64_t panel_block_bytes() {
+  constexpr long kSmallest = 256 * 1024, kLargest = 2 * 1024 * 1024;
+  static const int64_t bytes = std::clamp(sysconf(_SC_LEVEL2_CACHE_SIZE), kSmallest, kLargest) / 8 * 5;
+  return bytes;
+}
 
 float* thread_scratch(int slot, int64_t floats) {
   thread_local Buffer buffers[kSlots];

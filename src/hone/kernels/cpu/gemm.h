@@ -20,6 +20,15 @@ constexpr int kTileVectors = 1;
 constexpr int kChains = 4;
 #endif
 
+/// Part i of [0, count) cut into `parts` parts that differ by at most one.
+struct Range {
+  int64_t begin, end;
+};
+HONE_INLINE Range part_of(int64_t count, int64_t parts, int64_t i) { return {count * i / parts, count * (i + 1) / parts}; }
+HONE_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+HONE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+HONE_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 /// Where element (row i, step k) of the left operand stands: a[i * kRowStride + k], or a[k * 16 + i].
 enum class Left { rows, steps };
 constexpr int64_t kDepth = 576;              // most steps of a tile with Left::rows: 14 rows of them fill two thirds of a 48 KiB L1
@@ -32,33 +41,48 @@ struct Tile {
   int64_t depth;         // steps
   float* c;
   int64_t ldc;
+  float* next_c;      // C of the next tile, for prefetching only
   bool resume;        // go on from c, else from 0
   const float* bias;  // added after the last step, or null
 };
 
 template <Left kLeft, int kRows, int kVectors>
 static void run_tile(const Tile& t) {
-  V acc[kRows][kVectors];
+  // The lines of C that are needed next, so that neither loading nor storing them waits for a far cache.
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; j++) __builtin_prefetch((t.resume ? t.next_c : t.c) + i * t.ldc + j * kLanes, 1);
+  V acc[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) acc[i][j] = t.resume ? load(t.c + i * t.ldc + j * kLanes) : zero();
   const float* a = t.a;
   const float* b = t.b;
   for (int64_t k = 0; k < t.depth; k++) {
     V w[kVectors];
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) w[j] = load(b + (j / 2) * t.panel_stride + (j % 2) * kLanes);
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; i++) {
       const V x = broadcast(kLeft == Left::rows ? a[i * kRowStride] : a[i]);
+#pragma GCC unroll 16
       for (int j = 0; j < kVectors; j++) acc[i][j] = fma(x, w[j], acc[i][j]);
     }
     a += kLeft == Left::rows ? 1 : kLanes;
     b += kPanelWidth;
   }
   if (t.bias)
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) {
       const V bias = load(t.bias + j * kLanes);
+#pragma GCC unroll 16
       for (int i = 0; i < kRows; i++) acc[i][j] = add(acc[i][j], bias);
     }
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) store(t.c + i * t.ldc + j * kLanes, acc[i][j]);
 }
 
@@ -88,10 +112,21 @@ constexpr TileKernels kTileKernels[] = {tile_kernels<kLeft, 1>(),  tile_kernels<
 #endif
 };
 
+/// Memory that a later strip will read: `rows` rows of `floats` floats. A strip prefetches it piece by piece between its tiles.
+struct Ahead {
+  const float* from = nullptr;
+  int64_t stride = 0, rows = 0, floats = 0;
+};
+HONE_INLINE void prefetch_part(const Ahead& ahead, int64_t parts, int64_t i) {
+  const Range range = part_of(ahead.rows, parts, i);
+  for (int64_t row = range.begin; row < range.end; row++)
+    for (int64_t k = 0; k < ahead.floats; k += kLanes) __builtin_prefetch(ahead.from + row * ahead.stride + k, 0, 2);
+}
+
 /// One strip of C: `rows` (at most kTileRows) rows by `columns` columns from a panel's edge on. t.b and t.c stand at the first column.
 /// Columns past `columns` of the last panel are computed in a buffer and dropped.
 template <Left kLeft>
-static void run_strip(Tile t, int64_t rows, int64_t columns) {
+static void run_strip(const Tile& t, int64_t rows, int64_t columns, const Ahead& ahead) {
   const TileKernels& kernels = kTileKernels<kLeft>[rows - 1];
   const int64_t wide = wide_vectors(static_cast<int>(rows));
   const int64_t vectors = columns / kPanelWidth * kPanelVectors;
@@ -100,9 +135,12 @@ static void run_strip(Tile t, int64_t rows, int64_t columns) {
     part.b = t.b + v / kPanelVectors * t.panel_stride + v % kPanelVectors * kLanes;
     part.c = t.c + v * kLanes;
     part.bias = t.bias ? t.bias + v * kLanes : nullptr;
+    prefetch_part(ahead, ceil_div(columns, kPanelWidth), v / kPanelVectors);
     const bool is_wide = v + wide <= vectors;
+    const int64_t next = v + (is_wide ? wide : kTileVectors);
+    part.next_c = next < vectors ? t.c + next * kLanes : t.next_c;
     (is_wide ? kernels.wide : kernels.narrow)(part);
-    v += is_wide ? wide : kTileVectors;
+    v = next;
   }
   const int64_t rest = columns % kPanelWidth;
   if (rest == 0) return;
@@ -115,6 +153,7 @@ static void run_strip(Tile t, int64_t rows, int64_t columns) {
   if (t.bias)
     for (int64_t j = 0; j < rest; j++) bias[j] = t.bias[vectors * kLanes + j];
   part.ldc = kPanelWidth;
+  part.next_c = buffer;
   for (int64_t v = 0; v < kPanelVectors; v += kTileVectors) {
     part.b = t.b + vectors / kPanelVectors * t.panel_stride + v * kLanes;
     part.c = buffer + v * kLanes;
@@ -124,14 +163,5 @@ static void run_strip(Tile t, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < rest; j++) c[i * t.ldc + j] = buffer[i * kPanelWidth + j];
 }
-
-/// Part i of [0, count) cut into `parts` parts that differ by at most one.
-struct Range {
-  int64_t begin, end;
-};
-HONE_INLINE Range part_of(int64_t count, int64_t parts, int64_t i) { return {count * i / parts, count * (i + 1) / parts}; }
-HONE_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-HONE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-HONE_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

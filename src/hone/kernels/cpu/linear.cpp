@@ -1,18 +1,18 @@
 // y = x W^T + b over panels; dX is the same product over the transposed panels.
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
+#include "hone/kernels/cpu/transpose.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 #include "hone/kernels/cpu/linear.inc"
 
 namespace {
 
-constexpr int64_t kBlockBytes = 1 << 20;  // panels that stay in an L2 while all rows pass by
-
 struct Product {
   const float* x;
   int64_t ldx, K;
-  const float* panels;
+  const float* panels;  // of W (N, K), or of its transpose (K, N)
+  bool transpose;
   int64_t N;
   const float* bias;
   float* y;
@@ -30,51 +30,80 @@ void copy_rows(const Product& p, Range rows, int64_t k0, int64_t depth, float* t
   }
 }
 
+/// Steps k0 .. k0 + depth of the panels `range` of the product, out of the panels of the transpose; k0 is a multiple of 32.
+void transpose_slice(const Product& p, Range range, int64_t k0, int64_t depth, float* out) {
+  for (int64_t k = k0; k < k0 + depth; k += kPanelWidth)
+    for (int64_t panel = range.begin; panel < range.end; panel++)
+      transpose_square(p.panels, p.K, p.N, k, panel * kPanelWidth, out + ((panel - range.begin) * depth + k - k0) * kPanelWidth);
+}
+
+struct Slices {  // equal cuts of K at multiples of 32, at most kDepth steps each
+  int64_t count, depth;
+};
+Slices slices_of(int64_t K) {
+  const int64_t count = larger(1, ceil_div(K, kDepth));
+  return {count, ceil_div(ceil_div(K, count), kPanelWidth) * kPanelWidth};
+}
+
 /// The block of y of a range of panels and a range of rows. A slice of the panels (at most kDepth steps) stays in L2 while the row tiles,
 /// each copied to L1, pass by.
-void product_block(const Product& p, Range panel_range, Range rows) {
+void product_block(const Product& p, Range panels, Range rows) {
   alignas(64) float tile[kTileRows * kRowStride];
-  const int64_t column = panel_range.begin * kPanelWidth;
-  const int64_t columns = smaller(p.N, panel_range.end * kPanelWidth) - column;
+  const int64_t column = panels.begin * kPanelWidth;
+  const int64_t columns = smaller(p.N, panels.end * kPanelWidth) - column;
   const int64_t row_count = rows.end - rows.begin;
   const int64_t tiles = ceil_div(row_count, kTileRows);
-  const int64_t slices = larger(1, ceil_div(p.K, kDepth));
-  const int64_t slice = larger(1, ceil_div(ceil_div(p.K, slices), kLanes)) * kLanes;
-  for (int64_t k0 = 0; k0 == 0 || k0 < p.K; k0 += slice) {
-    const int64_t depth = smaller(slice, p.K - k0);
-    const bool last = k0 + depth == p.K;
+  const Slices slices = slices_of(p.K);
+  float* transposed = p.transpose ? thread_scratch(1, (panels.end - panels.begin) * slices.depth * kPanelWidth) : nullptr;
+  for (int64_t s = 0; s < slices.count; s++) {
+    const int64_t k0 = smaller(p.K, s * slices.depth);
+    const int64_t depth = smaller(slices.depth, p.K - k0);
+    const bool last = s + 1 == slices.count;
+    if (p.transpose) transpose_slice(p, panels, k0, depth, transposed);
     for (int64_t i = 0; i < tiles; i++) {
       const Range part = part_of(row_count, tiles, i);
       const Range tile_rows = {rows.begin + part.begin, rows.begin + part.end};
       copy_rows(p, tile_rows, k0, depth, tile);
       const Tile t = {.a = tile,
-                      .b = p.panels + (panel_range.begin * p.K + k0) * kPanelWidth,
-                      .panel_stride = p.K * kPanelWidth,
+                      .b = p.transpose ? transposed : p.panels + (panels.begin * p.K + k0) * kPanelWidth,
+                      .panel_stride = (p.transpose ? depth : p.K) * kPanelWidth,
                       .depth = depth,
                       .c = p.y + tile_rows.begin * p.ldy + column,
                       .ldc = p.ldy,
-                      .resume = k0 > 0,
+                      .next_c = p.y + tile_rows.end * p.ldy + column,
+                      .resume = s > 0,
                       .bias = last && p.bias ? p.bias + column : nullptr};
-      run_strip<Left::rows>(t, part.end - part.begin, columns);
+      const Range next = i + 1 < tiles ? part_of(row_count, tiles, i + 1) : Range{0, 0};
+      const Ahead ahead = {p.x + (rows.begin + next.begin) * p.ldx + k0, p.ldx, next.end - next.begin, depth};
+      run_strip<Left::rows>(t, part.end - part.begin, columns, ahead);
     }
   }
+}
+
+void run_product(const Product& p, int64_t M) {
+  if (M == 0 || p.N == 0) return;
+  const int64_t panels = ceil_div(p.N, kPanelWidth);
+  const int64_t threads = parallel_threads();
+  const int64_t slice_bytes = slices_of(p.K).depth * kPanelWidth * static_cast<int64_t>(sizeof(float));
+  const int64_t fitting = larger(1, panel_block_bytes() / larger(1, slice_bytes));
+  const int64_t column_blocks = smaller(panels, ceil_div(ceil_div(panels, fitting), threads) * threads);
+  // Few panels cannot be shared out evenly: split the rows too.
+  const int64_t row_blocks = panels < 4 * threads ? smaller(ceil_div(M, kTileRows), 2 * threads) : 1;
+  parallel(column_blocks * row_blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; task++)
+      product_block(p, part_of(panels, column_blocks, task / row_blocks), part_of(M, row_blocks, task % row_blocks));
+  });
 }
 
 }  // namespace
 
 void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy) {
-  if (M == 0 || N == 0) return;
-  const Product p = {x, ldx, K, panels, N, bias, y, ldy};
-  const int64_t panel_total = ceil_div(N, kPanelWidth);
-  const int64_t threads = parallel_threads();
-  const int64_t fitting = larger(1, kBlockBytes / (larger(1, smaller(K, kDepth)) * kPanelWidth * static_cast<int64_t>(sizeof(float))));
-  const int64_t column_blocks = smaller(panel_total, ceil_div(ceil_div(panel_total, fitting), threads) * threads);
-  // Few panels cannot be shared out evenly: split the rows too.
-  const int64_t row_blocks = panel_total < 4 * threads ? smaller(ceil_div(M, kTileRows), 2 * threads) : 1;
-  parallel(column_blocks * row_blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; task++)
-      product_block(p, part_of(panel_total, column_blocks, task / row_blocks), part_of(M, row_blocks, task % row_blocks));
-  });
+  run_product({x, ldx, K, panels, false, N, bias, y, ldy}, M);
+}
+
+// dx = dy W is the forward product with the transposed weight: K columns, chains over n. The panels are transposed slice by slice in L2.
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx) {
+  run_product({dy, lddy, N, panels, true, K, nullptr, dx, lddx}, M);
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

@@ -9,6 +9,8 @@ namespace hone::kernels {
 void run_parallel(int64_t count, int64_t grain, void (*body)(const void* context, int64_t begin, int64_t end), const void* context);
 /// Number of threads that run_parallel uses.
 int parallel_threads();
+/// Bytes of a block of panels that should stay in the L2 of a core while rows stream past it.
+int64_t panel_block_bytes();
 /// The calling thread's scratch memory: at least `floats` floats, 64-byte aligned, contents undefined, valid until the thread's next call with
 /// the same slot (0..3). It grows and is kept, so that nothing is allocated in steady state.
 float* thread_scratch(int slot, int64_t floats);

@@ -64,9 +64,10 @@ void linear_backward_weight(const float* dy, int64_t lddy, int64_t M, int64_t N,
                           .depth = rows,
                           .c = dw + n0 * K + k.begin * kPanelWidth,
                           .ldc = kPanelWidth,
+                          .next_c = dw + n0 * K + k.end * kPanelWidth,
                           .resume = true,
                           .bias = nullptr};
-          run_strip<Left::steps>(t, k.end - k.begin, smaller(kPanelWidth, N - n0));
+          run_strip<Left::steps>(t, k.end - k.begin, smaller(kPanelWidth, N - n0), {});
         }
       }
     });
