@@ -50,10 +50,11 @@ const std::vector<ForeignShape>& foreign_shapes() {
 
 /// Names that other tools use for our columns.
 constexpr std::pair<std::string_view, std::string_view> other_names[] = {
-    {"response", "completion"},   {"output", "completion"}, {"target", "completion"}, {"instruction", "prompt"},
-    {"input", "prompt"},          {"question", "prompt"},   {"query", "prompt"},      {"dialogue", "messages"},
-    {"conversation", "messages"}, {"document", "text"},     {"content", "text"},      {"positive", "chosen"},
-    {"negative", "rejected"},     {"from", "role"},         {"value", "content"},
+    {"response", "completion"}, {"output", "completion"},  {"target", "completion"},     {"solution", "completion"},
+    {"problem", "prompt"},      {"instruction", "prompt"}, {"input", "prompt"},          {"question", "prompt"},
+    {"query", "prompt"},        {"dialogue", "messages"},  {"conversation", "messages"}, {"document", "text"},
+    {"content", "text"},        {"positive", "chosen"},    {"negative", "rejected"},     {"from", "role"},
+    {"value", "content"},
 };
 
 const std::vector<std::string> known_roles = {"system", "user", "assistant", "tool", "developer", "function", "ipython"};
@@ -158,31 +159,36 @@ class RowParser {
     for (const ForeignShape& foreign : foreign_shapes())
       if (all_there(object_, foreign.columns, false))
         return fault(foreign.kind, "", foreign.name, accepted_text(), "such rows come with a later version; until then " + foreign.advice);
-    if (std::string key, meant; misspelt(key, meant))
-      return fault("misspelt-column", in_quotes(key, 40), "an unknown column", "column \"" + meant + "\"", "rename it to \"" + meant + "\"");
+    if (const Renames renames = misspelt_columns(); !renames.empty()) {
+      const auto& [key, meant] = renames.front();
+      std::string advice;
+      for (const auto& [from, to] : renames) advice += fmt::format("{}{} to \"{}\"", advice.empty() ? "rename " : ", ", in_quotes(from), to);
+      return fault("misspelt-column", in_quotes(key), "an unknown column", fmt::format("column \"{}\"", meant), advice);
+    }
     for (const Shape& shape : shapes())
       if (all_there(object_, shape.columns, false)) return fault("row-kind", "", fmt::format("a row with {}", shape.text), accepted_text());
     return fault("missing-column", "", key_phrase(object_), accepted_text());
   }
 
-  /// A key that looks like a column which an accepted kind lacks here.
-  bool misspelt(std::string& key, std::string& meant) const {
+  using Renames = std::vector<std::pair<std::string, std::string>>;
+
+  /// Keys that look like columns which the accepted kinds lack here: slips first, then names that other tools use.
+  Renames misspelt_columns() const {
     std::vector<std::string> missing;
     for (const Shape& shape : shapes())
       for (const std::string& column : shape.columns)
         if (accepted(shape.kind) && !object_.contains(column)) missing.push_back(column);
-    const auto is_missing = [&](std::string_view name) { return std::find(missing.begin(), missing.end(), name) != missing.end(); };
-    for (const auto& [name, value] : object_.items()) {
-      key = name;
-      meant = nearest(name, missing);
-      if (!meant.empty() && meant != name) return true;
-    }
-    for (const auto& [other, ours] : other_names) {
-      key = other;
-      meant = ours;
-      if (object_.contains(key) && is_missing(ours)) return true;
-    }
-    return false;
+    Renames renames;
+    const auto take = [&](const std::string& key, const std::string& meant) {
+      renames.emplace_back(key, meant);
+      std::erase(missing, meant);
+    };
+    for (const auto& [key, value] : object_.items())
+      if (const std::string meant = nearest(key, missing); !meant.empty()) take(key, meant);
+    for (const auto& [other, ours] : other_names)
+      if (object_.contains(std::string(other)) && std::find(missing.begin(), missing.end(), ours) != missing.end())
+        take(std::string(other), std::string(ours));
+    return renames;
   }
 
   bool parse_columns() {
