@@ -1,8 +1,48 @@
+// hone eval: held-out loss and token accuracy.
+#include <iostream>
+
 #include "commands.h"
 #include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/methods/sft.h"
+#include "hone/train/loop.h"
+#include "hone/train/sft_data.h"
+#include "jsonl_filter.h"
+#include "loaded_model.h"
 
 namespace hone::app {
 
-int run_eval(const Arguments&) { fail("hone eval is not in this build yet"); }
+int run_eval(const Arguments& arguments) {
+  config::RunConfig config = arguments.config;
+  const train::Machine machine = train::apply_machine_options(config);
+  const OpenedModel opened = open_checked_model(config);
+  train::SftDataOptions options;
+  options.files = config.data;
+  options.config = &config;
+  options.tokenizer = &opened.text.tokenizer;
+  options.chat = &opened.text.chat;
+  options.vocab_size = opened.source->config().vocab_size;
+  options.cache_folder = train::default_cache_folder();
+  const train::SftData data = train::load_sft_data(options);
+  const std::unique_ptr<model::Model> model = load_weights(opened, machine, data.longest);
+  const methods::Sft method(data.rows);
+  train::Json result = train::evaluation(*model, method, config.micro_batch_tokens.value_or(1024));
+  result["rows"] = data.rows.size();
+  result["rows_dropped"] = data.rows_read - static_cast<int64_t>(data.rows.size());
+  result["trained_tokens"] = data.trained_tokens;
+  std::string text;
+  if (config.format == config::Format::json) {
+    text = result.dump() + "\n";
+  } else {
+    text = fmt::format("{} rows, {} trained tokens\n", data.rows.size(), data.trained_tokens);
+    for (const char* key : {"eval_loss", "eval_mean_token_accuracy", "eval_entropy"})
+      if (result.contains(key)) text += fmt::format("{:<26} {:.6f}\n", key, result[key].get<double>());
+  }
+  if (config.output.empty())
+    std::cout << text;
+  else
+    write_atomic(config.output, text);
+  return static_cast<int>(Exit::ok);
+}
 
 }  // namespace hone::app

@@ -1,8 +1,105 @@
+// hone inspect: rows as the tokens that training would see, with weights and roles; statistics of the data set.
 #include "commands.h"
 #include "hone/base/error.h"
+#include "hone/base/threads.h"
+#include "hone/text/render.h"
+#include "inspect_report.h"
+#include "jsonl_filter.h"
+#include "jsonl_io.h"
+#include "text_model.h"
 
 namespace hone::app {
+namespace {
 
-int run_inspect(const Arguments&) { fail("hone inspect is not in this build yet"); }
+data::RowRules rules_of(const config::RunConfig& config) {
+  data::RowRules rules;
+  rules.accepted = {data::RowKind::messages, data::RowKind::prompt_completion, data::RowKind::text, data::RowKind::prompt_only};
+  rules.needs_assistant = config.assistant_only_loss;
+  rules.keep_columns = false;
+  return rules;
+}
+
+text::RenderOptions render_options(const config::RunConfig& config) {
+  text::RenderOptions options;
+  options.assistant_only_loss = config.assistant_only_loss;
+  options.completion_only_loss = config.completion_only_loss;
+  return options;
+}
+
+/// Tokens of a row as read; a row that cannot be read or rendered has its error set and what could be made in the result.
+text::TokenizedRow tokenized(FilterRow& row, data::RowKind& kind, const TextModel& model, const config::RunConfig& config) {
+  auto parsed = data::parse_row(std::move(row.in), row.place, rules_of(config));
+  if (const auto* error = std::get_if<data::RowError>(&parsed)) {
+    row.error = data::describe(*error);
+    return {};
+  }
+  const data::Row& good = std::get<data::Row>(parsed);
+  kind = good.kind;
+  text::RowResult result = text::try_tokenize_row(good, model.tokenizer, model.chat, render_options(config));
+  if (result.problem) row.error = fmt::format("{}:{}: {}", row.place.file, row.place.line, result.problem->message);
+  return std::move(result.row);
+}
+
+std::string jsonl_line(const text::TokenizedRow& row, const text::Tokenizer& tokenizer) {
+  std::string roles = "[";
+  for (const uint8_t role : row.roles) {
+    if (roles.size() > 1) roles += ",";
+    roles += json_text(text::role_names()[role]);
+  }
+  return fmt::format("{{\"text\":{},\"ids\":{},\"weights\":{},\"roles\":{}]}}", json_text(std::string_view(tokenizer.decode_text(row.ids))),
+                     json_text(std::span<const int32_t>(row.ids)), json_text(std::span<const float>(row.weights)), roles);
+}
+
+int inspect_jsonl(const config::RunConfig& config, const TextModel& model) {
+  return run_filter(config, [&](std::span<FilterRow> rows) {
+    each_row(rows, [&](FilterRow& row) {
+      data::RowKind kind{};
+      const text::TokenizedRow tokens = tokenized(row, kind, model, config);
+      if (row.error.empty()) row.out = jsonl_line(tokens, model.tokenizer);
+    });
+  });
+}
+
+int inspect_text(const config::RunConfig& config, const TextModel& model) {
+  LineSource source(config.file);
+  LineSink sink(config.output, config.file);
+  InspectReport report(config);
+  std::vector<data::RawLine> lines;
+  try {
+    while (source.next(lines)) {
+      std::vector<FilterRow> rows = read_rows(lines, source.name());
+      std::vector<InspectedRow> inspected(rows.size());
+      parallel_for(static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          FilterRow& row = rows[static_cast<size_t>(i)];
+          InspectedRow& out = inspected[static_cast<size_t>(i)];
+          out.place = row.place;
+          if (!row.error.empty()) continue;
+          out.hash = hash_hex(row.in.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+          out.tokens = tokenized(row, out.kind, model, config);
+        }
+      });
+      for (size_t i = 0; i < rows.size(); ++i) {
+        inspected[i].error = rows[i].error;
+        sink.write(report.add(inspected[i], model.tokenizer));
+      }
+    }
+    sink.write(report.statistics());
+    sink.close();
+  } catch (const BrokenPipe&) {
+    return static_cast<int>(Exit::ok);
+  }
+  if (report.bad_rows() > 0) fail("{} of {} rows are bad; the first:\n{}", report.bad_rows(), report.rows(), report.first_error());
+  return static_cast<int>(Exit::ok);
+}
+
+}  // namespace
+
+int run_inspect(const Arguments& arguments) {
+  const config::RunConfig& config = arguments.config;
+  set_threads(static_cast<int>(config.threads.value_or(0)));
+  const TextModel model = open_text_model(config);
+  return config.format == config::Format::jsonl ? inspect_jsonl(config, model) : inspect_text(config, model);
+}
 
 }  // namespace hone::app

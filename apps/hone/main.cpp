@@ -1,5 +1,6 @@
 // The command line: finds the command, turns what it throws into one message and an exit code. Nothing else prints errors or exits.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -81,10 +82,15 @@ int guarded(const std::vector<std::string>& words) {
   }
 }
 
+/// Ends a program that has nothing to save at once, with the contract's exit code; hone sft takes the signals over for its checkpoints.
+void leave_at_once(int signal) { _exit(signal == SIGINT ? static_cast<int>(Exit::interrupted) : static_cast<int>(Exit::terminated)); }
+
 }  // namespace
 }  // namespace hone::app
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, handled where it happens
+  std::signal(SIGINT, hone::app::leave_at_once);
+  std::signal(SIGTERM, hone::app::leave_at_once);
   return hone::app::guarded(std::vector<std::string>(argv + 1, argv + argc));
 }

@@ -1,8 +1,151 @@
+// hone sample: completions of prompts, as text for people or as a JSONL filter.
+#include <algorithm>
+#include <iostream>
+
 #include "commands.h"
 #include "hone/base/error.h"
+#include "hone/rollout/sampler.h"
+#include "hone/text/render.h"
+#include "jsonl_filter.h"
+#include "loaded_model.h"
 
 namespace hone::app {
+namespace {
 
-int run_sample(const Arguments&) { fail("hone sample is not in this build yet"); }
+std::vector<int32_t> stop_ids(const OpenedModel& opened) {
+  std::vector<int32_t> ids;
+  for (int64_t id : opened.source->config().eos_token_ids) ids.push_back(static_cast<int32_t>(id));
+  if (opened.text.tokenizer.eos_id() >= 0) ids.push_back(opened.text.tokenizer.eos_id());
+  return ids;
+}
+
+// A prompt's tokens, checked against what the model can hold.
+std::vector<int32_t> prompt_ids(const data::Content& prompt, const OpenedModel& opened, const config::RunConfig& config) {
+  std::vector<int32_t> ids = text::render_prompt(prompt, opened.text.tokenizer, opened.text.chat);
+  if (ids.empty()) fail("the prompt is empty");
+  const int64_t limit = opened.source->config().max_position_embeddings, wanted = static_cast<int64_t>(ids.size()) + config.max_new_tokens;
+  if (wanted > limit)
+    fail("the prompt has {} tokens; with --max_new_tokens {} that is more than the model's {} positions", ids.size(), config.max_new_tokens, limit);
+  return ids;
+}
+
+class Sampler {
+ public:
+  Sampler(const config::RunConfig& config, const OpenedModel& opened, model::Model& model) : config_(config), opened_(opened), model_(model) {
+    options_.law = {config.temperature, config.top_p, config.top_k, config.min_p};
+    options_.num_generations = config.num_generations;
+    options_.max_new_tokens = config.max_new_tokens;
+    options_.seed = static_cast<uint64_t>(config.seed);
+    options_.stop_ids = stop_ids(opened);
+    if (!config.stop.empty())
+      options_.stop = [this](std::span<const int32_t> ids) { return stop_at(opened_.text.tokenizer.decode(ids)) != std::string::npos; };
+  }
+
+  std::vector<std::vector<rollout::Completion>> run(std::span<const rollout::SampleRequest> requests) {
+    return rollout::sample(model_, requests, options_);
+  }
+
+  /// The text of a completion: without its end token, cut before a stop string.
+  std::string text_of(const rollout::Completion& completion) const {
+    std::vector<int32_t> ids = completion.ids;
+    if (!ids.empty() && std::find(options_.stop_ids.begin(), options_.stop_ids.end(), ids.back()) != options_.stop_ids.end()) ids.pop_back();
+    std::string text = opened_.text.tokenizer.decode(ids);
+    const size_t cut = stop_at(text);
+    if (cut != std::string::npos) text.resize(cut);
+    return text::utf8_lossy(text);
+  }
+
+ private:
+  size_t stop_at(const std::string& text) const {
+    size_t first = std::string::npos;
+    for (const std::string& stop : config_.stop) first = std::min(first, text.find(stop));
+    return first;
+  }
+
+  const config::RunConfig& config_;
+  const OpenedModel& opened_;
+  model::Model& model_;
+  rollout::SampleOptions options_;
+};
+
+std::string completions_json(const std::vector<rollout::Completion>& completions, const Sampler& sampler) {
+  std::string out = "[";
+  for (const rollout::Completion& c : completions) {
+    if (out.size() > 1) out += ",";
+    out += fmt::format("{{\"text\":{},\"ids\":{},\"logprobs\":{},\"finish_reason\":{}}}", json_text(std::string_view(sampler.text_of(c))),
+                       json_text(std::span<const int32_t>(c.ids)), json_text(std::span<const float>(c.logprobs)),
+                       json_text(std::string_view(rollout::finish_name(c.finish))));
+  }
+  return out + "]";
+}
+
+std::string completions_text(const std::string& prompt, const std::vector<rollout::Completion>& completions, const Sampler& sampler) {
+  std::string out = "> " + prompt + "\n";
+  for (const rollout::Completion& c : completions) out += sampler.text_of(c) + (c.finish == rollout::Finish::length ? " ...\n" : "\n");
+  return out;
+}
+
+std::string prompt_text(const data::Content& prompt) { return prompt.is_messages ? prompt.messages.back().content : prompt.text; }
+
+// Prompts from the command line are conversations of one user message where the model has a template, else plain text.
+int sample_words(const config::RunConfig& config, const OpenedModel& opened, Sampler& sampler) {
+  std::vector<rollout::SampleRequest> requests;
+  for (const std::string& words : config.prompt) {
+    data::Content prompt;
+    prompt.is_messages = opened.text.chat.exists();
+    if (prompt.is_messages)
+      prompt.messages.push_back({"user", words, nlohmann::json::object()});
+    else
+      prompt.text = words;
+    requests.push_back({prompt_ids(prompt, opened, config), static_cast<uint32_t>(requests.size())});
+  }
+  const auto completions = sampler.run(requests);
+  for (size_t i = 0; i < completions.size(); ++i) {
+    if (config.format == config::Format::jsonl)
+      std::cout << fmt::format("{{\"prompt\":{},\"completions\":{}}}\n", json_text(std::string_view(config.prompt[i])),
+                               completions_json(completions[i], sampler));
+    else
+      std::cout << completions_text(config.prompt[i], completions[i], sampler);
+  }
+  return static_cast<int>(Exit::ok);
+}
+
+}  // namespace
+
+int run_sample(const Arguments& arguments) {
+  const config::RunConfig& config = arguments.config;
+  const train::Machine machine = train::apply_machine_options(config);
+  const OpenedModel opened = open_checked_model(config);
+  const std::unique_ptr<model::Model> model = load_weights(opened, machine, 1024);
+  Sampler sampler(config, opened, *model);
+  if (!config.prompt.empty()) return sample_words(config, opened, sampler);
+  uint32_t next_row = 0;  // the row's index in the input keys its noise
+  return run_filter(config, [&](std::span<FilterRow> rows) {
+    std::vector<rollout::SampleRequest> requests;
+    std::vector<std::pair<size_t, std::string>> owners;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const uint32_t row_index = next_row++;
+      if (!rows[i].error.empty()) continue;
+      try {
+        data::RowRules rules;
+        rules.accepted = {data::RowKind::prompt_only};
+        rules.for_training = rules.needs_assistant = rules.keep_columns = false;
+        auto parsed = data::parse_row(rows[i].in, rows[i].place, rules);
+        if (const auto* error = std::get_if<data::RowError>(&parsed)) fail("{}", data::describe(*error));
+        const data::Content& prompt = std::get<data::Row>(parsed).prompt;
+        requests.push_back({prompt_ids(prompt, opened, config), row_index});
+        owners.emplace_back(i, prompt_text(prompt));
+      } catch (const UserError& error) {
+        rows[i].error = error.what();
+      }
+    }
+    const auto completions = sampler.run(requests);
+    for (size_t j = 0; j < owners.size(); ++j) {
+      const auto& [i, prompt] = owners[j];
+      rows[i].out = config.format == config::Format::jsonl ? with_fields(rows[i].in, {{"completions", completions_json(completions[j], sampler)}})
+                                                           : completions_text(prompt, completions[j], sampler);
+    }
+  });
+}
 
 }  // namespace hone::app

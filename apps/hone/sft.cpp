@@ -1,8 +1,147 @@
+// hone sft: supervised fine-tuning, from files to a model folder.
+#include <ctime>
+#include <nlohmann/json.hpp>
+
 #include "commands.h"
 #include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/base/log.h"
+#include "hone/base/process.h"
+#include "hone/base/signals.h"
+#include "hone/methods/sft.h"
+#include "hone/model/export.h"
+#include "hone/train/loop.h"
+#include "hone/train/sft_data.h"
+#include "loaded_model.h"
 
 namespace hone::app {
+namespace {
 
-int run_sft(const Arguments&) { fail("hone sft is not in this build yet"); }
+namespace fs = std::filesystem;
+using train::Json;
+
+/// The run's folder: --output_dir, or the first free runs/sft-001, ... A run that stands there needs --resume.
+fs::path make_run_folder(config::RunConfig& config) {
+  if (config.output_dir.empty()) {
+    int number = 1;
+    while (fs::exists(fmt::format("runs/sft-{:03}", number))) ++number;
+    if (config.resume) fail("--resume needs --output_dir: which run is to go on?");
+    config.output_dir = fmt::format("runs/sft-{:03}", number);
+  }
+  const fs::path run = config.output_dir;
+  if (fs::exists(run) && !fs::is_directory(run)) fail("--output_dir {}: it is a file", run.string());
+  if (fs::exists(run / "run.yaml") && !config.resume)
+    fail("--output_dir {}: a run stands there already; give --resume to go on with it, or another folder", run.string());
+  std::error_code error;
+  fs::create_directories(run, error);
+  if (error) fail("--output_dir {}: cannot be made: {}", run.string(), error.message());
+  return run;
+}
+
+train::SftData load_data(const config::RunConfig& config, const std::vector<std::string>& files, const OpenedModel& opened, const fs::path& run) {
+  train::SftDataOptions options;
+  options.files = files;
+  options.config = &config;
+  options.tokenizer = &opened.text.tokenizer;
+  options.chat = &opened.text.chat;
+  options.vocab_size = opened.source->config().vocab_size;
+  options.bad_rows = run / "bad_rows.jsonl";
+  options.cache_folder = train::default_cache_folder();
+  return train::load_sft_data(options);
+}
+
+// Everything that decides the bits of a run; on resume each of these must be the same.
+Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const train::SftData& data, const train::SftData* eval,
+                 const train::Machine& machine, int64_t total_steps) {
+  return {{"command", "sft"},
+          {"model", opened.source->content_hash()},
+          {"data", data.cache_key},
+          {"eval_data", eval ? eval->cache_key : ""},
+          {"rows", data.rows.size()},
+          {"max_length", c.max_length},
+          {"overlong", static_cast<int>(c.overlong)},
+          {"seed", c.seed},
+          {"shuffle_dataset", c.shuffle_dataset},
+          {"batch_size", c.batch_size},
+          {"max_steps", total_steps},
+          {"learning_rate", c.learning_rate},
+          {"lr_scheduler_type", static_cast<int>(c.lr_scheduler_type)},
+          {"warmup_steps", c.warmup_steps},
+          {"weight_decay", c.weight_decay},
+          {"max_grad_norm", c.max_grad_norm},
+          {"adam_beta1", c.adam_beta1},
+          {"adam_beta2", c.adam_beta2},
+          {"adam_epsilon", c.adam_epsilon},
+          {"max_tree_tokens", c.max_tree_tokens},
+          {"dtype", "float32"},
+          {"backend", machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
+}
+
+void write_summary(const fs::path& run, const train::TrainResult& result, const train::Machine& machine, const train::SftData& data, double seconds) {
+  Json summary;
+  summary["command"] = "sft";
+  summary["hone_version"] = HONE_VERSION;
+  summary["exit_code"] = static_cast<int>(result.exit);
+  summary["message"] = result.message;
+  summary["steps"] = result.steps;
+  summary["total_steps"] = result.total_steps;
+  summary["rows"] = data.rows.size();
+  summary["rows_dropped"] = data.rows_read - static_cast<int64_t>(data.rows.size());
+  summary["device"] = machine.device.str();
+  summary["isa"] = machine.isa;
+  summary["threads"] = machine.threads;
+  summary["dtype"] = "float32";
+  summary["wall_seconds"] = seconds;
+  summary["peak_memory_mib"] = peak_rss_mib();
+  summary["train"] = result.last_metrics;
+  summary["eval"] = result.last_eval;
+  write_atomic(run / "summary.json", summary.dump(1) + "\n");
+}
+
+}  // namespace
+
+int run_sft(const Arguments& arguments) {
+  const double begin = monotonic_seconds();
+  config::RunConfig config = arguments.config;
+  install_signal_handlers();
+  const train::Machine machine = train::apply_machine_options(config);
+  const OpenedModel opened = open_checked_model(config);
+  const fs::path run = make_run_folder(config);
+  const train::SftData data = load_data(config, config.data, opened, run);
+  log_info("data: {}", train::describe(data, config));
+  std::optional<train::SftData> eval;
+  if (!config.eval_file.empty()) eval = load_data(config, {config.eval_file}, opened, run);
+
+  const int64_t longest = std::max(data.longest, eval ? eval->longest : 0);
+  const train::MemoryPlan plan = train::plan_memory(opened.source->config(), config, longest, train::available_memory());
+  const methods::Sft method(data.rows);
+  std::optional<methods::Sft> eval_method;
+  if (eval) eval_method.emplace(eval->rows);
+
+  train::TrainJob job;
+  job.config = &config;
+  job.method = &method;
+  job.eval_method = eval_method ? &*eval_method : nullptr;
+  job.run = run;
+  job.micro_batch_tokens = plan.micro_batch_tokens;
+  job.checkpointing = plan.checkpointing;
+  job.identity = identity_of(config, opened, data, eval ? &*eval : nullptr, machine, train::total_steps(config, method.num_rows()));
+  job.model_bytes = model::saved_bytes(opened.source->config(), model::DType::f32);
+  if (!fs::exists(run / "run.yaml")) write_atomic(run / "run.yaml", config::to_yaml(config, config::sft));
+  log_info("{} on {} ({} threads, float32), {} rows a step, {} steps, micro-batches of {} tokens{}", opened.source->path().string(), machine.isa,
+           machine.threads, config.batch_size, train::total_steps(config, method.num_rows()), plan.micro_batch_tokens,
+           plan.checkpointing ? ", gradient checkpointing" : "");
+
+  const std::unique_ptr<model::Model> model = load_weights(opened, machine, longest);
+  job.model = model.get();
+  job.save_model = [&](const fs::path& folder) { save_model_folder(folder, opened, *model); };
+  const train::TrainResult result = train::train(job);
+  write_summary(run, result, machine, data, monotonic_seconds() - begin);
+  if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
+  if (!result.message.empty()) log_info("{}", result.message);
+  log_info("done: {} steps in {:.0f} s; results in {}, model in {}", result.steps, monotonic_seconds() - begin, run.string(),
+           (run / "model").string());
+  return static_cast<int>(Exit::ok);
+}
 
 }  // namespace hone::app

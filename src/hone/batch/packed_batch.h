@@ -14,8 +14,8 @@ struct Segment {
 };
 
 struct PackedBatch {
-  std::vector<int64_t> token_ids;     // (T)
-  std::vector<int64_t> positions;     // (T) rotary position; a child segment continues its parent's count
+  std::vector<int64_t> token_ids;  // (T)
+  std::vector<int64_t> positions;  // (T) rotary position; a child segment continues its parent's count
   std::vector<Segment> segments;
   std::vector<int64_t> predict_from;  // (N) index into T of the hidden state that makes the prediction
   std::vector<int64_t> targets;       // (N) the token predicted

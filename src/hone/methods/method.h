@@ -19,8 +19,8 @@ namespace hone::methods {
 /// how the step is split into micro-batches.
 struct Term {
   std::string name;
-  at::Tensor values;   // (S) float64
-  double count = 0;    // of the whole step
+  at::Tensor values;  // (S) float64
+  double count = 0;   // of the whole step
 };
 
 /// What couples the rows of a step. Losses of scope `step` see all log-probabilities at once, without gradient, before the backward.

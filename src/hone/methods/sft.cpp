@@ -5,7 +5,7 @@
 namespace hone::methods {
 
 void Sft::append(batch::PackedBatch& batch, int64_t row) const {
-  const text::TokenizedRow& r = rows_[row];
+  const data::TokenRow& r = rows_[row];
   batch::append_document(batch, r.ids.data(), r.weights.data(), static_cast<int64_t>(r.ids.size()));
 }
 

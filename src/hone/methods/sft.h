@@ -14,14 +14,14 @@
 // Departures from TRL 1.16: the newline that templates put behind the end-of-turn token is not trained (docs/sft.md).
 #include <vector>
 
+#include "hone/data/token_cache.h"
 #include "hone/methods/method.h"
-#include "hone/text/tokens.h"
 
 namespace hone::methods {
 
 class Sft : public Method {
  public:
-  explicit Sft(std::vector<text::TokenizedRow> rows) : rows_(std::move(rows)) {}
+  explicit Sft(std::vector<data::TokenRow> rows) : rows_(std::move(rows)) {}
   Scope scope() const override { return Scope::token; }
   int64_t num_rows() const override { return static_cast<int64_t>(rows_.size()); }
   int64_t row_tokens(int64_t row) const override { return static_cast<int64_t>(rows_[row].ids.size()); }
@@ -30,10 +30,10 @@ class Sft : public Method {
   double count(std::span<const int64_t> rows) const override;
   std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, double count) const override;
   MethodOutput evaluate(const ops::TokenLogprobs& logprobs, const ops::BatchTensors& batch, double count) const override;
-  const text::TokenizedRow& row(int64_t index) const { return rows_[index]; }
+  const data::TokenRow& row(int64_t index) const { return rows_[index]; }
 
  private:
-  std::vector<text::TokenizedRow> rows_;
+  std::vector<data::TokenRow> rows_;
 };
 
 }  // namespace hone::methods

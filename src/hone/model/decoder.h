@@ -16,12 +16,12 @@ class ModelSource;
 
 /// One transformer block. The rows of q, k, v (and of gate, up) are fused into one matrix, so that dX of the block's input is one chain.
 struct Block {
-  ops::Parameter input_norm;      // (D)
-  ops::Parameter qkv, qkv_bias;   // ((H + 2G) d, D); the bias is undefined where the model has none
-  ops::Parameter o, o_bias;       // (D, H d)
-  ops::Parameter post_norm;       // (D)
-  ops::Parameter gate_up;         // (2F, D): gate, then up
-  ops::Parameter down;            // (D, F)
+  ops::Parameter input_norm;     // (D)
+  ops::Parameter qkv, qkv_bias;  // ((H + 2G) d, D); the bias is undefined where the model has none
+  ops::Parameter o, o_bias;      // (D, H d)
+  ops::Parameter post_norm;      // (D)
+  ops::Parameter gate_up;        // (2F, D): gate, then up
+  ops::Parameter down;           // (D, F)
 };
 
 struct Model {

@@ -56,7 +56,8 @@ std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backen
   model->attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, {}, {}};
   ensure_positions(*model, positions);
   Loader loader{source, backend, at::TensorOptions(at::kFloat).device(device), {}};
-  const int64_t D = c.hidden_size, F = c.intermediate_size, V = c.vocab_size, q = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
+  const int64_t D = c.hidden_size, F = c.intermediate_size, V = c.vocab_size, q = c.num_attention_heads * c.head_dim,
+                kv = c.num_key_value_heads * c.head_dim;
   model->embedding = loader.load({{"model.embed_tokens.weight", V}}, D);
   for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string at = fmt::format("model.layers.{}.", i), attention = at + "self_attn.", mlp = at + "mlp.";

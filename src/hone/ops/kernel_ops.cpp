@@ -20,7 +20,9 @@ float* out(at::Tensor& t) { return t.mutable_data_ptr<float>(); }
 const int64_t* ids(const at::Tensor& t) { return t.const_data_ptr<int64_t>(); }
 
 void require(const at::Tensor& t, int64_t dims, const char* what) {
-  check(t.dim() == dims && t.is_contiguous() && t.scalar_type() == at::kFloat && t.device().is_cpu(), "{}: wanted a contiguous float32 CPU tensor of {} dimensions, got {} dimensions of type {}", what, dims, t.dim(), at::toString(t.scalar_type()));
+  check(t.dim() == dims && t.is_contiguous() && t.scalar_type() == at::kFloat && t.device().is_cpu(),
+        "{}: wanted a contiguous float32 CPU tensor of {} dimensions, got {} dimensions of type {}", what, dims, t.dim(),
+        at::toString(t.scalar_type()));
 }
 
 // Parameters outlive the graph (the model owns them); their address travels through the saved context.
@@ -119,7 +121,14 @@ struct Swiglu : Function<Swiglu> {
 
 kernels::AttentionShape shape_of(const AttentionConfig& c, int64_t T) {
   const int64_t width = c.qkv_width();
-  return {T, c.heads, c.kv_heads, c.head_dim, width, width, width, c.heads * c.head_dim,
+  return {T,
+          c.heads,
+          c.kv_heads,
+          c.head_dim,
+          width,
+          width,
+          width,
+          c.heads * c.head_dim,
           static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)))};
 }
 
@@ -185,8 +194,7 @@ struct HeadPass {
   }
   void compute_logits(const at::Tensor& hidden, int64_t begin, int64_t end) {
     const int64_t D = head.cols;
-    for (int64_t n = begin; n < end; ++n)
-      std::copy_n(data(hidden) + ids(batch.predict_from)[n] * D, D, out(rows) + (n - begin) * D);
+    for (int64_t n = begin; n < end; ++n) std::copy_n(data(hidden) + ids(batch.predict_from)[n] * D, D, out(rows) + (n - begin) * D);
     kernels::linear_forward(data(rows), D, end - begin, D, data(head.value), head.rows, nullptr, out(logits), head.rows);
   }
   // logits hold dlogits now: adds to the head's gradient and, row by row in data order, to dhidden.
@@ -328,8 +336,8 @@ TokenLogprobs token_logprobs(const at::Tensor& hidden, Parameter& head, const Ba
   check(options.temperature > 0, "token_logprobs: temperature {}", options.temperature);
   const int64_t N = batch.targets.size(0);
   const auto floats = at::TensorOptions(at::kFloat);
-  HeadOutputs o{at::empty({N}, floats), at::empty({N}, floats), at::empty({N}, floats), at::zeros({N}, floats), at::zeros({N}, floats),
-                at::empty({N}, at::kLong)};
+  HeadOutputs o{at::empty({N}, floats), at::empty({N}, floats), at::empty({N}, floats),
+                at::zeros({N}, floats), at::zeros({N}, floats), at::empty({N}, at::kLong)};
   const variable_list y = TokenLogprobsFunction::apply(hidden, address(&head), address(&batch), address(&options), address(&o));
   return {y[0], y[1], o.log_sum_p2, o.mean_logit, o.argmax == batch.targets};
 }

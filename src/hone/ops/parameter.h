@@ -23,8 +23,8 @@ struct Parameter {
   int64_t rows = 0;         // N of a matrix, length of a vector
   int64_t cols = 0;         // K of a matrix, 0 for a vector
   Backend backend = Backend::kernels;
-  at::Tensor value;         // kernels: a matrix is (panel_count(N), K, 32) panels, see kernels.h; reference: (N, K). A vector is (rows).
-  at::Tensor grad;          // like value; undefined while nothing is trained
+  at::Tensor value;  // kernels: a matrix is (panel_count(N), K, 32) panels, see kernels.h; reference: (N, K). A vector is (rows).
+  at::Tensor grad;   // like value; undefined while nothing is trained
   bool trainable = true;
   std::vector<std::pair<at::Tensor, at::Tensor>> lookups;  // (ids, gradient rows) of this step's embedding lookups, in data order
 

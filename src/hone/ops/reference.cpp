@@ -46,9 +46,7 @@ at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
   return at::linear(x, weight.value, bias ? std::optional<at::Tensor>(bias->value) : std::nullopt);
 }
 
-at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps) {
-  return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight.value;
-}
+at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps) { return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight.value; }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
   const int64_t F = gate_up.size(-1) / 2;

@@ -1,0 +1,49 @@
+#pragma once
+// Checkpoints that cannot be lost: the complete state, written into a temporary folder beside the final one, synced, checksummed, a marker
+// file last, then renamed. A folder under its final name that has the marker is whole; an older checkpoint is deleted only after a newer
+// one has been read back and verified.
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "hone/train/optimizer.h"
+
+namespace hone::train {
+
+using Json = nlohmann::ordered_json;
+
+/// What a checkpoint holds beside the tensors: step, position in the data, counters, the run's identity. Plain JSON, written as state.json.
+struct CheckpointState {
+  int64_t step = 0;
+  Json data;
+};
+
+std::filesystem::path checkpoint_path(const std::filesystem::path& run, int64_t step);
+
+/// Steps of the complete checkpoints in run/checkpoints, ascending (a folder without its marker is not one).
+std::vector<int64_t> list_checkpoints(const std::filesystem::path& run);
+
+/// Writes checkpoints/step-N. UserError (exit 4) when the disk is full: nothing of the new one is left, the older ones are untouched.
+void save_checkpoint(const std::filesystem::path& run, const CheckpointState& state, Adamw& optimizer);
+
+/// Reads every file back and compares size and checksum; the reason why not, or empty.
+std::string verify_checkpoint(const std::filesystem::path& folder);
+
+/// The newest checkpoint that verifies; damaged ones are skipped with a warning. Empty where there is none.
+std::optional<int64_t> newest_checkpoint(const std::filesystem::path& run);
+
+/// Only state.json.
+CheckpointState read_state(const std::filesystem::path& run, int64_t step);
+
+/// Restores weights, and moments and step count unless weights_only. UserError when the tensors do not fit the model.
+void load_checkpoint(const std::filesystem::path& run, int64_t step, Adamw& optimizer, bool weights_only = false);
+
+/// Deletes all but the newest `limit` checkpoints (and never `keep`), after the newest has verified.
+void rotate_checkpoints(const std::filesystem::path& run, int64_t limit, std::optional<int64_t> keep);
+
+/// Bytes of one checkpoint of these parameters.
+int64_t checkpoint_bytes(const std::vector<ops::Parameter*>& parameters);
+
+}  // namespace hone::train

@@ -1,0 +1,41 @@
+#pragma once
+// Guards that run beside the loop (docs/guards.md): a run cannot be silently wrong.
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hone/methods/method.h"
+#include "hone/ops/parameter.h"
+
+namespace hone::train {
+
+/// Every trainable tensor must have had a nonzero gradient by the second step that had a signal, and must have been written by the first
+/// update with a learning rate above 0. Fused tensors are looked at part by part.
+class TrainableGuard {
+ public:
+  explicit TrainableGuard(std::vector<ops::Parameter*> parameters);
+  /// After the backward of a step (`squares`: per parameter); a step whose gradients are all zero has no signal and does not count.
+  /// Returns what is wrong, or empty.
+  std::string after_backward(std::span<const double> squares);
+  /// Around the first update: call before and after the optimizer's step. Returns what is wrong, or empty.
+  void before_update();
+  std::string after_update();
+  bool watching_update() const { return !updated_; }
+  bool done() const { return updated_ && signals_ >= 2; }
+  /// A resumed run has been through this.
+  void skip() { updated_ = true, signals_ = 2; }
+
+ private:
+  std::vector<ops::Parameter*> parameters_;
+  std::vector<std::vector<bool>> seen_;  // per parameter and part
+  std::vector<std::string> hashes_;
+  int signals_ = 0;
+  bool updated_ = false;
+};
+
+/// Writes the rows of a step with a non-finite loss or gradient to run/nonfinite/step-N.jsonl: {"row","ids","weights"} a line.
+std::filesystem::path save_bad_batch(const std::filesystem::path& run, int64_t step, const methods::Method& method, std::span<const int64_t> rows);
+
+}  // namespace hone::train

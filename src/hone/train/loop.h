@@ -1,0 +1,47 @@
+#pragma once
+// The one loop of every technique: rows of a step -> count -> micro-batches -> forward, terms, backward -> norm, clip, guards -> update ->
+// metrics, evaluation, checkpoints.
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "hone/base/error.h"
+#include "hone/config/run_config.h"
+#include "hone/methods/method.h"
+#include "hone/model/decoder.h"
+#include "hone/train/metrics.h"
+
+namespace hone::train {
+
+struct TrainJob {
+  const config::RunConfig* config = nullptr;
+  model::Model* model = nullptr;
+  const methods::Method* method = nullptr;
+  const methods::Method* eval_method = nullptr;                  // may be null
+  std::filesystem::path run;                                     // output_dir, exists
+  int64_t micro_batch_tokens = 1024;                             // resolved
+  bool checkpointing = false;                                    // gradient checkpointing, resolved
+  Json identity;                                                 // what must be the same on resume: configuration, data, tokenizer, template, model
+  std::function<void(const std::filesystem::path&)> save_model;  // writes the model folder
+  int64_t model_bytes = 0;                                       // of that folder, for the check of disk space
+};
+
+struct TrainResult {
+  Exit exit = Exit::ok;  // guard, interrupted and terminated leave a checkpoint behind
+  std::string message;   // why it ended early; empty when it ran to its end
+  int64_t steps = 0;
+  int64_t total_steps = 0;
+  Json last_metrics;  // of the last logged step
+  Json last_eval;     // of the last evaluation, null without one
+};
+
+/// Runs the job. Bad input and full disks are UserErrors; guards and signals come back as the result's exit code.
+TrainResult train(const TrainJob& job);
+
+/// Held-out figures without gradient: eval_loss, eval_* metrics of the method, eval_num_tokens.
+Json evaluation(model::Model& model, const methods::Method& method, int64_t micro_batch_tokens);
+
+/// Total optimizer steps of a run: max_steps, or num_train_epochs over batches that do not cross epochs.
+int64_t total_steps(const config::RunConfig& config, int64_t rows);
+
+}  // namespace hone::train

@@ -1,0 +1,86 @@
+#include "hone/train/machine.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/base/threads.h"
+#include "hone/kernels/kernels.h"
+#include "hone/model/decoder.h"
+
+namespace hone::train {
+namespace {
+
+constexpr int64_t kPreferredTokens = 1024;  // enough rows for full-rate products; more costs memory and gains nothing
+constexpr double kUsableShare = 0.85;       // of the available memory
+constexpr double kFixedBytes = 350e6;       // LibTorch, buffers, the token cache
+
+double number_after(const std::string& text, const std::string& key) {
+  const size_t at = text.find(key);
+  return at == std::string::npos ? -1 : std::strtod(text.c_str() + at + key.size(), nullptr);
+}
+
+std::string read_small(const char* path) {
+  if (!std::filesystem::exists(path)) return {};
+  try {
+    return read_text(path, 1 << 20);
+  } catch (const UserError&) {
+    return {};
+  }
+}
+
+}  // namespace
+
+Machine apply_machine_options(const config::MachineOptions& o) {
+  Machine machine;
+  if (o.device == config::Device::cuda && !at::hasCUDA())
+    fail("--device cuda: this build's LibTorch has no CUDA; GPUs come with a later version, use --device cpu");
+  if (o.dtype == config::Dtype::bfloat16) fail("--dtype bfloat16 comes with a later version; use float32");
+  if (o.isa != config::IsaChoice::automatic) kernels::force_isa(o.isa == config::IsaChoice::avx512 ? kernels::Isa::avx512 : kernels::Isa::avx2);
+  set_threads(static_cast<int>(o.threads.value_or(0)));
+  at::set_num_threads(threads());
+  machine.device = o.device == config::Device::cuda ? at::Device(at::kCUDA) : at::Device(at::kCPU);
+  machine.backend = o.kernels == config::KernelChoice::reference || !machine.device.is_cpu() ? ops::Backend::reference : ops::Backend::kernels;
+  machine.isa = kernels::isa_name(kernels::active_isa());
+  machine.threads = threads();
+  return machine;
+}
+
+double available_memory() {
+  double bytes = number_after(read_small("/proc/meminfo"), "MemAvailable:") * 1024;
+  const std::string limit = read_small("/sys/fs/cgroup/memory.max"), used = read_small("/sys/fs/cgroup/memory.current");
+  if (!limit.empty() && limit.rfind("max", 0) != 0) bytes = std::min(bytes, std::strtod(limit.c_str(), nullptr) - std::strtod(used.c_str(), nullptr));
+  return std::max(0.0, bytes);
+}
+
+MemoryPlan plan_memory(const model::ModelConfig& m, const config::LoopOptions& loop, int64_t longest, double available) {
+  MemoryPlan plan;
+  double weights = 0;
+  for (const model::TensorSpec& t : model::expected_tensors(m)) weights += 4.0 * static_cast<double>(t.elements());
+  plan.static_bytes = 4.0 * weights + kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(m.hidden_size + ops::kLogprobChunk);
+  const double room = kUsableShare * available - plan.static_bytes;
+  const auto tokens_that_fit = [&](bool checkpointing) {
+    return static_cast<int64_t>(std::max(0.0, room) / static_cast<double>(model::activation_bytes_per_token(m, checkpointing)));
+  };
+  const int64_t wanted = std::max(longest, loop.micro_batch_tokens.value_or(longest));
+  plan.checkpointing = loop.gradient_checkpointing.value_or(tokens_that_fit(false) < wanted);
+  const int64_t fit = tokens_that_fit(plan.checkpointing);
+  if (fit < longest)
+    fail_resource(
+        "training needs {:.1f} GB for weights, gradients and optimizer and {:.1f} GB for the longest row ({} tokens), but {:.1f} GB are free; "
+        "lower --max_length or use a smaller model",
+        plan.static_bytes / 1e9, static_cast<double>(model::activation_bytes_per_token(m, true)) * static_cast<double>(longest) / 1e9, longest,
+        available / 1e9);
+  plan.micro_batch_tokens = loop.micro_batch_tokens.value_or(std::clamp(fit, longest, std::max(longest, kPreferredTokens)));
+  plan.activation_bytes =
+      static_cast<double>(std::max(longest, plan.micro_batch_tokens)) * static_cast<double>(model::activation_bytes_per_token(m, plan.checkpointing));
+  return plan;
+}
+
+}  // namespace hone::train

@@ -1,0 +1,30 @@
+#pragma once
+// Forward (and backward) of the rows of one step, micro-batch by micro-batch. Nothing here depends on where the cuts fall.
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hone/methods/method.h"
+#include "hone/model/decoder.h"
+
+namespace hone::train {
+
+/// Sums over the rows of a step in data order, float64.
+struct StepSums {
+  double loss = 0;                                      // already divided by its counts
+  std::vector<std::pair<std::string, double>> metrics;  // name, sum/count
+  int64_t tokens = 0;                                   // real input tokens
+  int64_t largest_micro_batch = 0;                      // packed tokens
+};
+
+struct PassOptions {
+  int64_t micro_batch_tokens = 1024;
+  bool training = false;
+  bool checkpointing = false;
+};
+
+/// Runs the rows. Training: gradients are accumulated into the parameters (lookup gradients are flushed at the end).
+StepSums run_rows(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options);
+
+}  // namespace hone::train
