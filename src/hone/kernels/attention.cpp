@@ -13,12 +13,12 @@ namespace avx512 {
 
 namespace {
 
-void check_heads(int64_t H, int64_t G, int64_t d) {
-  check(H > 0 && G > 0 && d > 0 && H % G == 0, "attention: {} query heads, {} kv heads, head size {}", H, G, d);
+void check_heads(int64_t H, int64_t G, int64_t d, float scale) {
+  check(H > 0 && G > 0 && d > 0 && H % G == 0 && scale > 0, "attention: {} query heads, {} kv heads, head size {}, scale {}", H, G, d, scale);
 }
 
 void check_inputs(const AttentionShape& shape, const Segment* segments, int64_t count) {
-  check_heads(shape.H, shape.G, shape.d);
+  check_heads(shape.H, shape.G, shape.d, shape.scale);
   check(shape.ldq >= shape.H * shape.d && shape.ldo >= shape.H * shape.d && shape.ldk >= shape.G * shape.d && shape.ldv >= shape.G * shape.d,
         "attention: row strides q {} k {} v {} out {} are too small for {} and {} heads of {}", shape.ldq, shape.ldk, shape.ldv, shape.ldo, shape.H,
         shape.G, shape.d);
@@ -57,7 +57,7 @@ void kv_append(const KvView& cache, int64_t G, int64_t d, const float* k, int64_
 
 void attention_cached(int64_t R, int64_t H, int64_t G, int64_t d, float scale, const float* q, int64_t ldq, const KvView* const* caches,
                       const int64_t* visible, float* out, int64_t ldo) {
-  check_heads(H, G, d);
+  check_heads(H, G, d, scale);
   for (int64_t r = 0; r < R; r++)
     check(visible[r] > 0 && visible[r] <= caches[r]->capacity, "attention_cached: row {} sees {} keys of capacity {}", r, visible[r],
           caches[r]->capacity);

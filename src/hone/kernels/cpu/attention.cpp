@@ -35,9 +35,9 @@ void softmax_row(float* s, int64_t n, float scale, float* largest, float* sum) {
   const V factor = broadcast(scale), lowest = broadcast(-__builtin_inff());
   const int64_t whole = n / kLanes * kLanes, rest = n - whole;
   V most = lowest;
-  for (int64_t i = 0; i < whole; i += kLanes) most = max(mul(load(s + i), factor), most);
-  if (rest) most = max(select(first(rest), mul(load_n(s + whole, rest), factor), lowest), most);
-  *largest = fold_max(most);
+  for (int64_t i = 0; i < whole; i += kLanes) most = max(load(s + i), most);
+  if (rest) most = max(select(first(rest), load_n(s + whole, rest), lowest), most);
+  *largest = fold_max(most) * scale;  // rounding is monotonic: the largest product
   const V shift = broadcast(*largest);
   V total = zero();
   for (int64_t i = 0; i < whole; i += kLanes) {
@@ -64,10 +64,7 @@ void divide_row(float* out, int64_t d, float sum) {
 void attend(const RowBlock& block, const Keys& keys, int64_t d, float scale, float* scores, int64_t lds) {
   float sums[kBlockRows];
   const auto seen = [&](int64_t r) { return block.visible + r * block.step; };
-  for (int64_t r = 0; r < block.rows; r += kTileRows) {
-    const int64_t rows = smaller(kTileRows, block.rows - r);
-    score_rows(block.q + r * block.ldq, block.ldq, rows, keys.panels, d, seen(r + rows - 1), scores + r * lds, lds);
-  }
+  score_rows(block.q, block.ldq, block.rows, block.visible, block.step, keys.panels, d, seen(block.rows - 1), scores, lds);
   for (int64_t r = 0; r < block.rows; r++) {
     float largest;
     softmax_row(scores + r * lds, seen(r), scale, &largest, &sums[r]);

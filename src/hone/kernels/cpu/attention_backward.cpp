@@ -115,8 +115,8 @@ void backward_block(const AttentionShape& shape, const Tensors& t, const Tree& t
   load_block(shape, t, b, s);
   for (int64_t key = 0; key < last; key += kBlockKeys) {
     const int64_t keys = smaller(kBlockKeys, last - key);
-    score_rows(s.q_rows, d, b.rows, s.key_panels + key * d, d, keys, s.p, kBlockStride);
-    score_rows(s.out_rows, d, b.rows, s.value_panels + key * d, d, keys, s.ds, kBlockStride);
+    score_rows(s.q_rows, d, b.rows, b.visible - key, 1, s.key_panels + key * d, d, keys, s.p, kBlockStride);
+    score_rows(s.out_rows, d, b.rows, b.visible - key, 1, s.value_panels + key * d, d, keys, s.ds, kBlockStride);
     for (int64_t r = 0; r < b.rows; r++)
       gradient_row(s.p + r * kBlockStride, s.ds + r * kBlockStride, smaller(keys, b.visible + r - key), shape.scale, s.shift[r], s.factor[r],
                    s.delta[r]);
@@ -131,15 +131,18 @@ void backward_block(const AttentionShape& shape, const Tensors& t, const Tree& t
   }
 }
 
+void clear_rows(float* x, int64_t ld, int64_t count, int64_t d) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t c = 0; c < d; c += kLanes) store_n(x + i * ld + c, zero(), smaller(kLanes, d - c));
+}
+
 void backward_segment(const AttentionShape& shape, const Tensors& t, const Tree& tree, int64_t segment, int64_t g) {
   const int64_t d = shape.d, group = shape.H / shape.G;
   const int64_t begin = tree.segments[segment].begin, end = tree.segments[segment].end, above = tree.path_begin[segment];
   const int64_t keys = above + end - begin;
   if (begin == end) return;
-  for (int64_t token = begin; token < end; token++) {
-    __builtin_memset(t.dk + token * shape.ldk + g * d, 0, static_cast<size_t>(d) * sizeof(float));
-    __builtin_memset(t.dv + token * shape.ldv + g * d, 0, static_cast<size_t>(d) * sizeof(float));
-  }
+  clear_rows(t.dk + begin * shape.ldk + g * d, shape.ldk, end - begin, d);
+  clear_rows(t.dv + begin * shape.ldv + g * d, shape.ldv, end - begin, d);
   const Scratch s = make_scratch(keys, d);
   for_each_piece(tree, segment, keys, [&](int64_t token, int64_t count, int64_t position) {
     pack_keys(t.k + token * shape.ldk + g * d, shape.ldk, count, d, position, s.key_panels);

@@ -59,7 +59,8 @@ constexpr void (*kProducts[])(const Product&) = {
 #endif
 };
 
-/// A tile of at most kTileRows rows by any number of columns (floats).
+/// A tile of at most kTileRows rows by any number of columns (floats). A single row takes four vectors at a time, to have chains enough
+/// in flight.
 static void run_columns(const Product& p, int64_t rows, int64_t columns) {
   Product part = p;
   int64_t done = 0;
@@ -68,6 +69,8 @@ static void run_columns(const Product& p, int64_t rows, int64_t columns) {
     part.b += vectors * p.b_vector;
     part.c += vectors * p.c_vector;
   };
+  if (rows == 1)
+    for (; done + 4 * kLanes <= columns; advance(4)) run_product<1, 4>(part);
   for (; done + kTileVectors * kLanes <= columns; advance(kTileVectors)) kProducts<kTileVectors>[rows - 1](part);
   for (; done + kLanes <= columns; advance(1)) kProducts<1>[rows - 1](part);
   if (done < columns) run_product_part(part, rows, columns - done);
@@ -76,17 +79,46 @@ static void run_columns(const Product& p, int64_t rows, int64_t columns) {
 /// The path of a segment and one kv head, packed: keys (or values) d-major in panels of 16, and row-major.
 HONE_INLINE int64_t panels_floats(int64_t length, int64_t d) { return ceil_div(length, kLanes) * kLanes * d; }
 
+/// to[c * 16 + i] = x[i * ld + c] for 8 rows i and 8 columns c.
+HONE_INLINE void transpose_8x8(const float* x, int64_t ld, float* to) {
+  __m256 r[8], pairs[8], quads[8];
+  for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(x + i * ld);
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {
+      quads[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+      quads[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+    }
+  for (int i = 0; i < 4; i++) {
+    _mm256_storeu_ps(to + i * kLanes, _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20));
+    _mm256_storeu_ps(to + (i + 4) * kLanes, _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31));
+  }
+}
+
 /// Rows 0..count-1 of x (row stride ld) become keys position..position+count-1 of the panels.
 static void pack_keys(const float* x, int64_t ld, int64_t count, int64_t d, int64_t position, float* panels) {
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < count;) {
     const int64_t j = position + i;
     float* at = panels + j / kLanes * kLanes * d + j % kLanes;
-    for (int64_t c = 0; c < d; c++) at[c * kLanes] = x[i * ld + c];
+    const int64_t rows = j % 8 == 0 && i + 8 <= count ? 8 : 1;
+    int64_t c = 0;
+    if (rows == 8)
+      for (; c + 8 <= d; c += 8) transpose_8x8(x + i * ld + c, ld, at + c * kLanes);
+    for (; c < d; c++)
+      for (int64_t r = 0; r < rows; r++) at[c * kLanes + r] = x[(i + r) * ld + c];
+    i += rows;
   }
 }
 
 static void pack_rows(const float* x, int64_t ld, int64_t count, int64_t d, float* rows) {
-  for (int64_t i = 0; i < count; i++) __builtin_memcpy(rows + i * d, x + i * ld, static_cast<size_t>(d) * sizeof(float));
+  for (int64_t i = 0; i < count; i++) {
+    int64_t c = 0;
+    for (; c + kLanes <= d; c += kLanes) store(rows + i * d + c, load(x + i * ld + c));
+    if (c < d) store_n(rows + i * d + c, load_n(x + i * ld + c, d - c), d - c);
+  }
 }
 
 /// The lanes of the last panel that no key fills are set to 0.
@@ -115,13 +147,18 @@ template <class Visit>
   }
 }
 
-/// Scores of a block of rows: row r against the keys that the last row of its tile sees (visible + step * r keys for row r).
-static void score_rows(const float* q, int64_t ldq, int64_t rows, const float* panels, int64_t d, int64_t keys, float* scores, int64_t lds) {
-  for (int64_t key = 0; key < keys; key += kTileVectors * kLanes) {
-    const int64_t columns = smaller(kTileVectors * kLanes, ceil_div(keys - key, kLanes) * kLanes);
-    for (int64_t r = 0; r < rows; r += kTileRows)
-      run_columns({q + r * ldq, ldq, 1, panels + key * d, kLanes, kLanes * d, d, scores + r * lds + key, lds, kLanes, false},
-                  smaller(kTileRows, rows - r), columns);
+/// Scores of rows r = 0..rows-1, which see visible + step * r of the keys 0..keys-1 of the panels: each tile of rows against the keys that its
+/// last row sees.
+static void score_rows(const float* q, int64_t ldq, int64_t rows, int64_t visible, int64_t step, const float* panels, int64_t d, int64_t keys,
+                       float* scores, int64_t lds) {
+  constexpr int64_t kWidth = kTileVectors * kLanes;
+  for (int64_t key = 0; key < keys; key += kWidth) {
+    const int64_t columns = smaller(kWidth, ceil_div(keys - key, kLanes) * kLanes);
+    for (int64_t r = 0; r < rows; r += kTileRows) {
+      const int64_t tile = smaller(kTileRows, rows - r);
+      if (visible + step * (r + tile - 1) <= key) continue;
+      run_columns({q + r * ldq, ldq, 1, panels + key * d, kLanes, kLanes * d, d, scores + r * lds + key, lds, kLanes, false}, tile, columns);
+    }
   }
 }
 
