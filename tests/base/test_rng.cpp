@@ -83,6 +83,12 @@ TEST(RandomPermutation, IsFrozen) {
   std::vector<uint32_t> order(8);
   random_permutation(42, 0, 8, order.data());
   EXPECT_EQ(order, (std::vector<uint32_t>{1, 7, 3, 2, 0, 4, 5, 6}));
+  // 200,000 rows: enough for one draw to be rejected. Also from Python.
+  std::vector<uint32_t> many(200000);
+  random_permutation(42, 0, 200000, many.data());
+  uint64_t sum = 0;
+  for (const uint32_t row : many) sum = sum * 1000003 + row;
+  EXPECT_EQ(sum, 0x46b8d2c27098bbdau);
 }
 
 }  // namespace
