@@ -2,8 +2,11 @@
 #include <xmmintrin.h>
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <limits>
-#include <numeric>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -85,11 +88,19 @@ TEST_P(Threads, CallersOnSeveralThreadsDoNotDisturbEachOther) {
 TEST_P(Threads, BodiesFlushDenormalsWhoeverRunsThem) {
   const unsigned before = _mm_getcsr();
   std::atomic<int> kept{0};
+  std::mutex mutex;
+  std::condition_variable entered;
+  std::set<std::thread::id> seen;
   parallel_for(256, 1, [&](int64_t, int64_t) {
     volatile float tiny = std::numeric_limits<float>::min();
     volatile float half = tiny * 0.5f;
     if (half != 0.0f) ++kept;
+    std::unique_lock lock(mutex);  // holds every thread back until all have run a body
+    seen.insert(std::this_thread::get_id());
+    entered.notify_all();
+    entered.wait_for(lock, std::chrono::seconds(20), [&] { return seen.size() == static_cast<size_t>(GetParam()); });
   });
+  EXPECT_EQ(seen.size(), static_cast<size_t>(GetParam()));
   EXPECT_EQ(kept, 0);
   EXPECT_EQ(_mm_getcsr() & ~0x3Fu, before & ~0x3Fu);  // the low six bits are sticky exception flags
 }
