@@ -1,6 +1,6 @@
 // hone doctor: what this machine has, and what is missing for hone to work on it.
 #include <sys/utsname.h>
-#include <torch/version.h>
+#include <torch/csrc/api/include/torch/version.h>
 
 #include <cmath>
 #include <cstdlib>

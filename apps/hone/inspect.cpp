@@ -11,10 +11,16 @@
 namespace hone::app {
 namespace {
 
-data::RowRules rules_of(const config::RunConfig& config) {
+/// {"messages", "add_generation_prompt": true} is a prompt: it needs no answer to train on.
+bool is_prompt(const nlohmann::json& row) {
+  const auto flag = row.find("add_generation_prompt");
+  return flag != row.end() && flag->is_boolean() && flag->get<bool>();
+}
+
+data::RowRules rules_of(const config::RunConfig& config, bool prompt) {
   data::RowRules rules;
   rules.accepted = {data::RowKind::messages, data::RowKind::prompt_completion, data::RowKind::text, data::RowKind::prompt_only};
-  rules.needs_assistant = config.assistant_only_loss;
+  rules.needs_assistant = config.assistant_only_loss && !prompt;
   rules.keep_columns = false;
   return rules;
 }
@@ -28,7 +34,8 @@ text::RenderOptions render_options(const config::RunConfig& config) {
 
 /// Tokens of a row as read; a row that cannot be read or rendered has its error set and what could be made in the result.
 text::TokenizedRow tokenized(FilterRow& row, data::RowKind& kind, const TextModel& model, const config::RunConfig& config) {
-  auto parsed = data::parse_row(std::move(row.in), row.place, rules_of(config));
+  const bool prompt = is_prompt(row.in);
+  auto parsed = data::parse_row(std::move(row.in), row.place, rules_of(config, prompt));
   if (const auto* error = std::get_if<data::RowError>(&parsed)) {
     row.error = data::describe(*error);
     return {};

@@ -78,6 +78,7 @@ struct FilterOptions {
   std::string file;    // empty: standard input
   std::string output;  // empty: standard output
   Format format = Format::text;
+  int64_t rows = 3;         // inspect: rows shown token by token
   bool no_special = false;  // tokenize: special-token strings in a text are plain text
   bool add_bos = false;     // tokenize
 };

@@ -173,6 +173,7 @@ Rows filter_rows() {
       format_row({Format::text, Format::json}, "for people, or one JSON object").in(sft | eval | doctor).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
       format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score),
+      row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),
       row("no_special", &C::no_special, "true|false", "special-token strings in a text are plain text").in(tokenize).shown(),
       row("add_bos", &C::add_bos, "true|false", "put the beginning-of-text token in front").in(tokenize).shown(),
   };

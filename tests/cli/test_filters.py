@@ -1,0 +1,183 @@
+"""The JSONL filters and the commands that print, on the small golden models. usage: test_filters.py HONE. Standard library only."""
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HONE = str(pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "build/hone").resolve())
+CHAT = str(pathlib.Path(__file__).resolve().parent.parent / "golden" / "models" / "chat")
+
+
+def hone(*words, text="", code=0):
+    done = subprocess.run([HONE, *words], input=text.encode() if isinstance(text, str) else text, capture_output=True, timeout=300)
+    assert done.returncode == code, f"exit {done.returncode}, wanted {code}: {done.stderr.decode()}"
+    return done
+
+
+def rows_of(done):
+    return [json.loads(line) for line in done.stdout.decode().split("\n") if line]
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+class Tokenize(unittest.TestCase):
+    def test_there_and_back(self):
+        texts = ["hello world", "", "  two  ", "a\nb"]
+        out = rows_of(hone("tokenize", "--model", CHAT, text=lines(*({"text": t, "n": i} for i, t in enumerate(texts)))))
+        self.assertEqual([(r["text"], r["n"]) for r in out], list(zip(texts, range(4))))
+        self.assertTrue(all(isinstance(i, int) for r in out for i in r["ids"]) and out[0]["ids"])
+        back = rows_of(hone("tokenize", "--model", CHAT, text=lines(*({"ids": r["ids"]} for r in out))))
+        self.assertEqual([r["text"] for r in back], texts)
+
+    def test_special_strings(self):
+        row = lines({"text": "<|im_end|>"})
+        special, = rows_of(hone("tokenize", "--model", CHAT, text=row))
+        plain, = rows_of(hone("tokenize", "--model", CHAT, "--no_special", text=row))
+        self.assertEqual(len(special["ids"]), 1)
+        self.assertGreater(len(plain["ids"]), 1)
+
+    def test_bad_rows_stand_in_place(self):
+        text = lines({"text": "a"}) + "{oops\n" + "[1]\n" + lines({"text": 5}, {"other": 1}, {"ids": [-1]}, {"ids": [10**9]}, {"text": "b"})
+        done = hone("tokenize", "--model", CHAT, text=text, code=2)
+        out = rows_of(done)
+        self.assertEqual(["error" in r for r in out], [False, True, True, True, True, True, True, False])
+        self.assertIn("standard input:2", out[1]["error"])
+        self.assertIn("standard input:4: text: found number, wanted a string", out[3]["error"])
+        self.assertIn("6 of 8 rows are bad", done.stderr.decode())
+        self.assertLessEqual(done.stderr.count(b"\n"), 6)
+
+    def test_line_ends_and_blanks(self):
+        out = rows_of(hone("tokenize", "--model", CHAT, text='\ufeff{"text":"a"}\r\n\n   \n{"text":"b"}'))
+        self.assertEqual([r["text"] for r in out], ["a", "b"])
+
+    def test_nothing_in_nothing_out(self):
+        self.assertEqual(hone("tokenize", "--model", CHAT).stdout, b"")
+
+    def test_many_rows_keep_their_order(self):
+        rows = [{"text": f"row {i} " + "x " * (i % 97)} for i in range(5000)]
+        for threads in ("1", "2"):
+            out = rows_of(hone("tokenize", "--model", CHAT, "--threads", threads, text=lines(*rows)))
+            self.assertEqual([r["text"] for r in out], [r["text"] for r in rows])
+
+    def test_files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = os.path.join(folder, "in.jsonl"), os.path.join(folder, "out.jsonl")
+            pathlib.Path(source).write_text(lines({"text": "a"}))
+            hone("tokenize", "--model", CHAT, "--file", source, "--output", target)
+            self.assertEqual(json.loads(pathlib.Path(target).read_text())["text"], "a")
+            done = hone("tokenize", "--model", CHAT, "--file", source, "--output", source, code=2)
+            self.assertIn("is the input", done.stderr.decode())
+            self.assertEqual(pathlib.Path(source).read_text(), lines({"text": "a"}))
+            self.assertEqual(sorted(os.listdir(folder)), ["in.jsonl", "out.jsonl"])
+            hone("tokenize", "--model", CHAT, "--file", os.path.join(folder, "none"), code=2)
+
+    def test_a_reader_that_leaves(self):
+        process = subprocess.Popen([HONE, "tokenize", "--model", CHAT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        try:
+            process.stdin.write(lines(*({"text": "x " * 500} for _ in range(5000))).encode())
+        except BrokenPipeError:
+            pass
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        self.assertEqual(process.stderr.read(), b"")
+        process.stderr.close()
+        self.assertEqual(process.wait(60), 0)
+
+    def test_a_full_disk(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([HONE, "tokenize", "--model", CHAT], input=b'{"text":"a"}\n', stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(done.returncode, 4)
+
+    def test_answers_before_the_input_ends(self):
+        process = subprocess.Popen([HONE, "tokenize", "--model", CHAT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.stdin.write(b'{"text":"a"}\n')
+        process.stdin.flush()
+        self.assertEqual(json.loads(process.stdout.readline())["text"], "a")
+        process.stdin.close()
+        self.assertEqual(process.stdout.read(), b"")
+        process.stdout.close()
+        self.assertEqual(process.wait(60), 0)
+
+    def test_signals_have_the_contracts_exit_codes(self):
+        for sent, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            process = subprocess.Popen([HONE, "tokenize", "--model", CHAT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            process.stdin.write(b'{"text":"a"}\n')
+            process.stdin.flush()
+            process.stdout.readline()
+            process.send_signal(sent)
+            self.assertEqual(process.wait(60), code)
+            process.stdin.close()
+            process.stdout.close()
+
+
+class Inspect(unittest.TestCase):
+    TALK = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}
+
+    def test_weights_cover_the_answer_and_its_end(self):
+        row, = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines(self.TALK)))
+        self.assertEqual(set(row), {"text", "ids", "weights", "roles"})
+        trained = [i for i, w in zip(row["ids"], row["weights"]) if w == 1]
+        back, = rows_of(hone("tokenize", "--model", CHAT, text=lines({"ids": trained})))
+        self.assertEqual(back["text"], "yes<|im_end|>")
+        self.assertEqual({r for r, w in zip(row["roles"], row["weights"]) if w}, {"assistant"})
+
+    def test_prompt_rendering(self):
+        talk = {"messages": self.TALK["messages"][:1], "add_generation_prompt": True}
+        row, = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines(talk)))
+        self.assertTrue(row["text"].endswith("<|im_start|>assistant\n"), row["text"])
+
+    def test_all_tokens(self):
+        row, = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", "--assistant_only_loss", "false", text=lines(self.TALK)))
+        self.assertEqual(set(row["weights"]), {1})
+
+    def test_bad_rows(self):
+        done = hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines({"messages": []}, {"prompt": "a", "completion": ""}, self.TALK), code=2)
+        self.assertEqual(["error" in r for r in rows_of(done)], [True, True, False])
+
+    def test_text_for_people(self):
+        out = hone("inspect", "--model", CHAT, text=lines(self.TALK, self.TALK, {"prompt": "a b c", "completion": "d"})).stdout.decode()
+        self.assertRegex(out, r"1  assistant  \|es\|\n .* 1  assistant  \|<\|im_end\|>\|\n")
+        self.assertIn("segment [0, ", out)
+        self.assertIn("duplicates     1; the first: standard input:2", out)
+        self.assertRegex(out, r"rows +3\n")
+        self.assertIn("over-long      none", out)
+        short = hone("inspect", "--model", CHAT, "--rows", "0", "--max_length", "4", text=lines(self.TALK)).stdout.decode()
+        self.assertNotIn("|es|", short)
+        self.assertIn("over-long      1 rows, 100.0 %", short)
+
+
+class Doctor(unittest.TestCase):
+    def test_json(self):
+        report, = rows_of(hone("doctor", "--format", "json", "--model", CHAT))
+        self.assertTrue(report["model"]["usable"])
+        self.assertGreater(report["memory_gib"], 0)
+        self.assertIn("avx2", report["instruction_sets"])
+        self.assertEqual(report["missing"], [])
+
+    def test_what_is_missing(self):
+        report, = rows_of(hone("doctor", "--format", "json", "--model", "/nonexistent/model"))
+        self.assertFalse(report["model"]["usable"])
+        self.assertEqual(len(report["missing"]), 1)
+
+
+class Score(unittest.TestCase):
+    def test_floats_are_float32(self):
+        row, = rows_of(hone("score", "--model", CHAT, text=lines({"text": "hello world, hello"})))
+        self.assertEqual(len(row["logprobs"]), len(row["ids"]) - 1)
+        for value in row["logprobs"]:
+            self.assertLess(value, 0)
+            # the shortest text of a float32 may differ from its value as a double, but never names another float32
+            self.assertAlmostEqual(struct.unpack("f", struct.pack("f", value))[0], value, delta=abs(value) * 2**-24)
+
+
+if __name__ == "__main__":
+    unittest.main()

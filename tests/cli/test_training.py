@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""hone sft as its user runs it, on a tiny model: the same bits for threads, budget and instruction set; kill -9, signals, a full disk; resume.
+
+usage: test_training.py HONE
+"""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HONE = pathlib.Path(sys.argv.pop(1)).resolve()
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
+MODEL, ROWS = GOLDEN / "models" / "chat", GOLDEN / "trl_sft" / "messages.jsonl"
+TIMES = {"step_time", "tokens_per_second", "eval_runtime", "peak_memory_mib"}
+
+
+def exact(line):
+    """A metrics line without times and memory."""
+    return {k: v for k, v in json.loads(line).items() if k not in TIMES and not k.startswith("memory_mib/")}
+
+
+class Training(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-cli-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.env = dict(os.environ, HONE_CACHE=str(self.folder / "cache"))
+
+    def command(self, run, *more, steps=5, data=ROWS):
+        return [str(HONE), "sft", "--model", str(MODEL), "--data", str(data), "--output_dir", str(self.folder / run), "--max_steps", str(steps),
+                "--batch_size", "4", "--logging_steps", "1", "--learning_rate", "5e-3", *map(str, more)]
+
+    def run_hone(self, run, *more, code=0, **kwargs):
+        done = subprocess.run(self.command(run, *more, **kwargs), env=self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done
+
+    def result(self, run):
+        folder = self.folder / run
+        metrics = [exact(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return (folder / "model" / "model.safetensors").read_bytes(), metrics
+
+    def assert_same(self, a, b):
+        (weights_a, metrics_a), (weights_b, metrics_b) = self.result(a), self.result(b)
+        self.assertEqual(metrics_a, metrics_b)
+        self.assertTrue(weights_a == weights_b, f"the weights of {a} and {b} differ")
+
+    def test_same_bits_for_budget_threads_and_isa(self):
+        self.run_hone("base", "--threads", 2, "--micro_batch_tokens", 4096, "--eval_file", ROWS, "--eval_steps", 2)
+        self.run_hone("budget", "--threads", 2, "--micro_batch_tokens", 256, "--eval_file", ROWS, "--eval_steps", 2)
+        self.run_hone("thread", "--threads", 1, "--micro_batch_tokens", 4096, "--eval_file", ROWS, "--eval_steps", 2)
+        self.run_hone("avx2", "--isa", "avx2", "--threads", 2, "--eval_file", ROWS, "--eval_steps", 2)
+        for other in ("budget", "thread", "avx2"):
+            self.assert_same("base", other)
+        self.run_hone("seed", "--seed", 7, "--eval_file", ROWS, "--eval_steps", 2)
+        self.assertNotEqual(self.result("base")[1], self.result("seed")[1])
+
+    def test_run_files(self):
+        self.run_hone("run", "--eval_file", ROWS)
+        folder = self.folder / "run"
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        trained = [line for line in lines if "loss" in line]
+        self.assertEqual([line["step"] for line in trained], [1, 2, 3, 4, 5])
+        for key in ("learning_rate", "grad_norm", "num_tokens", "step_time", "tokens_per_second", "mean_token_accuracy", "entropy", "peak_memory_mib",
+                    "memory_mib/weights", "memory_mib/adapters", "memory_mib/optimizer", "memory_mib/activations", "memory_mib/other"):
+            self.assertIn(key, trained[0])
+        self.assertLess(trained[-1]["loss"], trained[0]["loss"])
+        self.assertTrue(any("eval_loss" in line and "eval_mean_token_accuracy" in line for line in lines))
+        summary = json.loads((folder / "summary.json").read_text())
+        self.assertEqual((summary["steps"], summary["exit_code"]), (5, 0))
+        self.assertTrue((folder / "run.yaml").exists())
+        # what stands there is not written over
+        refused = self.run_hone("run", code=2)
+        self.assertIn("--resume", refused.stderr)
+        # the written configuration gives the same run
+        again = subprocess.run([str(HONE), "sft", "--config", str(folder / "run.yaml"), "--output_dir", str(self.folder / "again")], env=self.env,
+                               capture_output=True, text=True, timeout=300)
+        self.assertEqual(again.returncode, 0, again.stderr)
+        self.assert_same("run", "again")
+
+    def test_kill_9_at_random_moments_and_resume(self):
+        self.run_hone("whole", "--save_steps", 3, steps=40)
+        rng = random.Random(11)
+        kills, begin = 0, time.monotonic()
+        while True:
+            child = subprocess.Popen(self.command("killed", "--save_steps", 3, "--resume", "--save_total_limit", 2, steps=40), env=self.env,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                # grows, so that the run ends; the random part makes the moments fall anywhere, also into a save
+                child.wait(timeout=0.3 + 0.15 * kills + rng.random() * 0.5)
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+                kills += 1
+                self.assertLess(time.monotonic() - begin, 240, "the run does not get on")
+                continue
+            self.assertEqual(child.returncode, 0)
+            break
+        self.assertGreater(kills, 0)
+        self.assert_same("whole", "killed")
+
+    def test_signals_write_a_checkpoint(self):
+        self.run_hone("whole", steps=400)
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            run = f"signal{code}"
+            child = subprocess.Popen(self.command(run, steps=400), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            metrics = self.folder / run / "metrics.jsonl"
+            while not (metrics.exists() and metrics.read_text().count("\n") >= 3) and child.poll() is None:
+                time.sleep(0.01)
+            child.send_signal(number)
+            _, stderr = child.communicate(timeout=120)
+            self.assertEqual(child.returncode, code, stderr)
+            self.assertEqual(len(list((self.folder / run / "checkpoints").iterdir())), 1)
+            resumed = self.run_hone(run, "--resume", steps=400)
+            self.assertIn("resuming", resumed.stdout + resumed.stderr)
+            self.assert_same("whole", run)
+
+    def test_resume_refuses_another_run(self):
+        self.run_hone("run", "--save_steps", 2)
+        refused = self.run_hone("run", "--save_steps", 2, "--resume", "--weight_decay", 0.5, code=2)
+        self.assertIn("weight_decay", refused.stderr)
+        self.assertIn("was 0.0, now 0.5", refused.stderr)
+
+    def test_resume_skips_a_damaged_checkpoint(self):
+        self.run_hone("whole", "--save_steps", 2, steps=6)
+        self.run_hone("run", "--save_steps", 2, steps=6)
+        newest = self.folder / "run" / "checkpoints" / "step-6" / "tensors.safetensors"
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+        resumed = self.run_hone("run", "--save_steps", 2, "--resume", steps=6)
+        self.assertIn("is damaged", resumed.stdout + resumed.stderr)
+        self.assertIn("resuming after step 4", resumed.stdout + resumed.stderr)
+        self.assert_same("whole", "run")
+
+    def test_full_disk_loses_nothing(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True)
+        if mounted.returncode:
+            self.skipTest(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", str(disk)], capture_output=True)
+        # too small from the start: refused before step 0
+        refused = self.run_hone("disk/early", "--save_steps", 1, "--save_total_limit", 20, steps=30, code=4)
+        self.assertIn("MiB are free", refused.stderr)
+        # room at the start, taken away by someone else while it runs
+        child = subprocess.Popen(self.command("disk/late", "--save_steps", 1, "--save_total_limit", 2, steps=4000), env=self.env,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        checkpoints = self.folder / "disk" / "late" / "checkpoints"
+        while not (checkpoints.exists() and any((c / "COMPLETE").exists() for c in checkpoints.iterdir())) and child.poll() is None:
+            time.sleep(0.01)
+        try:
+            with open(disk / "filler", "wb") as filler:
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+        except OSError:
+            pass
+        _, stderr = child.communicate(timeout=120)
+        self.assertEqual(child.returncode, 4, stderr)
+        (disk / "filler").unlink()
+        whole = [c for c in checkpoints.iterdir() if (c / "COMPLETE").exists() and not c.name.startswith(".")]
+        self.assertTrue(whole, "the last good checkpoint is gone")
+        steps = max(int(c.name.split("-")[1]) for c in whole)
+        resumed = subprocess.run(self.command("disk/late", "--save_steps", 1, "--save_total_limit", 2, "--resume", "--max_time", "1s", steps=4000),
+                                 env=self.env, capture_output=True, text=True, timeout=120)
+        self.assertIn(f"resuming after step {steps}", resumed.stdout + resumed.stderr)
+
+    def test_non_finite_steps_are_not_applied(self):
+        # a learning rate that blows the weights up: three bad steps in a row stop the run and name their rows
+        command = [w if w != "5e-3" else "1e30" for w in self.command("bad", "--max_grad_norm", 0, "--lr_scheduler_type", "constant", steps=30)]
+        stopped = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        self.assertEqual(stopped.returncode, 3, stopped.stderr)
+        self.assertIn("3 steps in a row had a non-finite loss or gradient", stopped.stderr)
+        saved = sorted((self.folder / "bad" / "nonfinite").iterdir())
+        self.assertEqual(len(saved), 3)
+        self.assertEqual(set(json.loads(saved[0].read_text().splitlines()[0])), {"row", "ids", "predict_from", "weights"})
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
