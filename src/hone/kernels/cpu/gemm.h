@@ -32,6 +32,7 @@ HONE_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 /// Where element (row i, step k) of the left operand stands: a[i * kRowStride + k], or a[k * 16 + i].
 enum class Left { rows, steps };
 constexpr int64_t kDepth = 576;              // most steps of a tile with Left::rows: 14 rows of them fill two thirds of a 48 KiB L1
+constexpr int64_t kStepsAhead = 32;          // prefetch distance of the right operand: 4 KiB, the hardware stops at a page's end
 constexpr int64_t kRowStride = kDepth + 16;  // not a multiple of 4 KiB, or all rows would share a few L1 sets
 
 struct Tile {
@@ -61,6 +62,8 @@ static void run_tile(const Tile& t) {
   const float* a = t.a;
   const float* b = t.b;
   for (int64_t k = 0; k < t.depth; k++) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kVectors; j++) __builtin_prefetch(b + kStepsAhead * kPanelWidth + (j / 2) * t.panel_stride + (j % 2) * kLanes);
     V w[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) w[j] = load(b + (j / 2) * t.panel_stride + (j % 2) * kLanes);

@@ -7,7 +7,7 @@ namespace hone::kernels::HONE_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kRowBlock = 512;        // rows of dy and x that are packed at a time
+constexpr int64_t kRowBlock = 256;        // rows of dy and x that are packed at a time
 constexpr int64_t kGroupBytes = 1 << 20;  // packed tiles of x that stay in an L2 while the panels of dy pass by
 
 /// Steps of x in tiles: tile t holds columns part_of(K, tiles, t) of x as [row][16].
@@ -56,6 +56,8 @@ void linear_backward_weight(const float* dy, int64_t lddy, int64_t M, int64_t N,
         const int64_t n0 = task % panels * kPanelWidth;
         pack_panel(dy + range.begin * lddy, lddy, N, n0, rows, right);
         const Range group = part_of(tiles, groups, task / panels);
+        const int64_t next = task + 1 < end ? (task + 1) % panels * kPanelWidth : n0;
+        const float* next_dy = dy + range.begin * lddy + next;
         for (int64_t i = group.begin; i < group.end; i++) {
           const Range k = part_of(K, tiles, i);
           const Tile t = {.a = packed + i * rows * kLanes,
@@ -67,7 +69,9 @@ void linear_backward_weight(const float* dy, int64_t lddy, int64_t M, int64_t N,
                           .next_c = dw + n0 * K + k.end * kPanelWidth,
                           .resume = true,
                           .bias = nullptr};
-          run_strip<Left::steps>(t, k.end - k.begin, smaller(kPanelWidth, N - n0), {});
+          const Range ahead = part_of(rows, group.end - group.begin, i - group.begin);
+          run_strip<Left::steps>(t, k.end - k.begin, smaller(kPanelWidth, N - n0),
+                                 {next_dy + ahead.begin * lddy, lddy, ahead.end - ahead.begin, kPanelWidth});
         }
       }
     });
