@@ -15,33 +15,27 @@ constexpr int64_t kGroup = 64;   // tokens of sixteen counters
 constexpr int64_t kSpan = 1024;  // tokens per unit of work
 constexpr int64_t kSpansPerTask = 4;
 
-/// words[i] for tokens first..first + 63 (first a multiple of 64): the compiler's vectors, integers only.
-void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, uint32_t* words) {
-  uint32_t x0[16], x1[16], x2[16], x3[16];
-  for (uint32_t j = 0; j < 16; j++) {
-    x0[j] = counter[0];
-    x1[j] = counter[1];
-    x2[j] = counter[2];
-    x3[j] = first / 4 + j;
-  }
+constexpr int32_t kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/// words[i] for tokens first..first + 63 (first a multiple of 64): one counter a lane.
+void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, int32_t* words) {
+  I x[4];
+  for (int i = 0; i < 3; i++) x[i] = broadcast_int(static_cast<int32_t>(counter[i]));
+  x[3] = add(load_int(kCount), broadcast_int(static_cast<int32_t>(first / 4)));
   uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; round++) {
-    for (int j = 0; j < 16; j++) {
-      const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * x0[j], product1 = static_cast<uint64_t>(0xCD9E8D57u) * x2[j];
-      x0[j] = static_cast<uint32_t>(product1 >> 32) ^ x1[j] ^ key0;
-      x1[j] = static_cast<uint32_t>(product1);
-      x2[j] = static_cast<uint32_t>(product0 >> 32) ^ x3[j] ^ key1;
-      x3[j] = static_cast<uint32_t>(product0);
-    }
+    const Wide first_product = multiply_wide(x[0], 0xD2511F53u), second_product = multiply_wide(x[2], 0xCD9E8D57u);
+    x[0] = bit_xor(bit_xor(second_product.high, x[1]), broadcast_int(static_cast<int32_t>(key0)));
+    x[1] = second_product.low;
+    x[2] = bit_xor(bit_xor(first_product.high, x[3]), broadcast_int(static_cast<int32_t>(key1)));
+    x[3] = first_product.low;
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
-  for (int j = 0; j < 16; j++) {
-    words[4 * j] = x0[j];
-    words[4 * j + 1] = x1[j];
-    words[4 * j + 2] = x2[j];
-    words[4 * j + 3] = x3[j];
-  }
+  alignas(64) int32_t rows[4][kLanes];
+  for (int i = 0; i < 4; i++) store_int(rows[i], x[i]);
+  for (int j = 0; j < kLanes; j++)
+    for (int i = 0; i < 4; i++) words[4 * j + i] = rows[i][j];
 }
 
 V noise_of(I w) {
@@ -64,17 +58,16 @@ struct Best {
 
 /// The best of tokens begin..end-1 (begin a multiple of 64). NaN is never picked.
 Best best_of(const float* logits, int64_t begin, int64_t end, float inv_temperature, uint64_t key, const uint32_t counter[3]) {
-  alignas(64) uint32_t words[kGroup];
+  alignas(64) int32_t words[kGroup];
   alignas(64) float scores[kLanes];
   alignas(64) int32_t indices[kLanes];
   const V scale = broadcast(inv_temperature), lowest = broadcast(-__builtin_inff());
   V best = lowest, where = as_float(broadcast_int(0));
-  alignas(64) static const int32_t kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int64_t group = begin; group < end; group += kGroup) {
     philox_group(key, counter, static_cast<uint32_t>(group), words);
     for (int64_t i = 0; i < kGroup && group + i < end; i += kLanes) {
       const int64_t left = end - group - i < kLanes ? end - group - i : kLanes;
-      const V noise = noise_of(load_int(reinterpret_cast<const int32_t*>(words + i)));
+      const V noise = noise_of(load_int(words + i));
       const V score = select(first(left), add(mul(load_n(logits + group + i, left), scale), noise), lowest);
       const Mask better = lt(best, score);
       best = select(better, score, best);
@@ -108,12 +101,12 @@ int64_t gumbel_argmax(const float* logits, int64_t vocabulary, float inv_tempera
 }
 
 void gumbel_noise(int64_t vocabulary, uint64_t key, const uint32_t counter[3], float* noise) {
-  uint32_t words[kGroup];
+  int32_t words[kGroup];
   for (int64_t group = 0; group < vocabulary; group += kGroup) {
     philox_group(key, counter, static_cast<uint32_t>(group), words);
     for (int64_t i = 0; i < kGroup && group + i < vocabulary; i += kLanes) {
       const int64_t left = vocabulary - group - i;
-      store_n(noise + group + i, noise_of(load_int(reinterpret_cast<const int32_t*>(words + i))), left < kLanes ? left : kLanes);
+      store_n(noise + group + i, noise_of(load_int(words + i)), left < kLanes ? left : kLanes);
     }
   }
 }

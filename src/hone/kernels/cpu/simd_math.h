@@ -1,6 +1,6 @@
 #pragma once
-// exp and log of sixteen float32 lanes: polynomials evaluated by the same fused operations on either instruction set.
-// The coefficients are minimax fits (Remez exchange on the relative error), rounded to float32.
+// exp and log of sixteen float32 lanes (and the 64-bit products that Philox needs): polynomials evaluated by the same fused operations on either
+// instruction set. The coefficients are minimax fits (Remez exchange on the relative error), rounded to float32.
 #include "hone/kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -43,5 +43,31 @@ HONE_INLINE V log(V x) {
   small = fma(square, broadcast(-0.5f), small);
   return fma(k, broadcast(0x1.62e4p-1f), add(f, small));
 }
+
+/// The 64-bit products of 16 unsigned lanes and `factor`: their high and low words.
+struct Wide {
+  I high, low;
+};
+#if defined(HONE_ISA_avx512)
+HONE_INLINE Wide multiply_wide(I a, uint32_t factor) {
+  constexpr __mmask16 kOdd = 0xaaaa;
+  const __m512i m = _mm512_set1_epi32(static_cast<int32_t>(factor));
+  const __m512i even = _mm512_mul_epu32(a.v, m), odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), m);
+  return {{_mm512_mask_blend_epi32(kOdd, _mm512_srli_epi64(even, 32), odd)}, {_mm512_mask_blend_epi32(kOdd, even, _mm512_slli_epi64(odd, 32))}};
+}
+#else
+HONE_INLINE void multiply_wide(__m256i a, __m256i m, __m256i* high, __m256i* low) {
+  const __m256i even = _mm256_mul_epu32(a, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), m);
+  *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+  *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+HONE_INLINE Wide multiply_wide(I a, uint32_t factor) {
+  const __m256i m = _mm256_set1_epi32(static_cast<int32_t>(factor));
+  Wide product;
+  multiply_wide(a.lo, m, &product.high.lo, &product.low.lo);
+  multiply_wide(a.hi, m, &product.high.hi, &product.low.hi);
+  return product;
+}
+#endif
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE
