@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "console.h"
 #include "hone/base/error.h"
 
 namespace hone::app {
@@ -21,6 +22,7 @@ void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 
 /// At most kMessageLines lines; a longer message ends with a line that says how much is left out.
 void print_error(const std::string& message) {
+  end_progress_line();
   std::string text = "hone: " + message;
   while (!text.empty() && text.back() == '\n') text.pop_back();
   size_t at = 0;
@@ -64,6 +66,7 @@ int dispatch(const std::vector<std::string>& words) {
   const config::Command command = config::find_command(first);
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
+  install_console(command != config::sft);
   return run(command, arguments);
 }
 

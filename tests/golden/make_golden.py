@@ -9,6 +9,8 @@ Every model is a tiny random llama, one option or two each. The oracle is transf
     has to use the same angles, so this is part of the function and no rounding error of the oracle;
   * RMSNorm squares and divides in float32. REPLACED by the same formula in float64 (norm64);
   * eager attention takes its softmax in float32. AVOIDED: the sdpa path with the plain math backend stays in float64.
+transformers also gives the embedding row of pad_token_id no gradient (padding_idx), even where that token is real input: SWITCHED OFF, it is
+not the derivative of the loss.
 make_golden.py compares the oracle with the unpatched float32 model and with central differences before it writes anything.
 
 oracle.safetensors, k = 0, 1, 2 the document, L its length:
@@ -139,7 +141,9 @@ def save_tokenizer(folder, vocab):
 
 
 def load(folder, dtype, attention="sdpa"):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).to(dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).to(dtype).eval()
+    model.get_input_embeddings().padding_idx = None
+    return model
 
 
 def documents(vocab, generator):

@@ -72,7 +72,7 @@ Tensor decoder_step(Model& model, const ops::AdapterSet* adapters, const std::ve
   check(ids.size() == caches.size() && !ids.empty(), "decoder_step: {} ids, {} caches", ids.size(), caches.size());
   std::vector<int64_t> positions;
   for (KvCache* cache : caches) positions.push_back(cache->length++);
-  Tensor x = ops::embedding(model.embedding, at::tensor(ids, at::kLong).to(model.device), Tensor());
+  Tensor x = ops::embedding(model.embedding, at::tensor(ids, at::kLong).to(model.device), at::zeros({}));
   for (size_t i = 0; i < model.blocks.size(); ++i) {
     std::vector<ops::KvLayer*> layers;
     for (KvCache* cache : caches) layers.push_back(&cache->layers[i]);

@@ -156,7 +156,7 @@ void rotate_checkpoints(const fs::path& run, int64_t limit, std::optional<int64_
 }
 
 int64_t checkpoint_bytes(const std::vector<ops::Parameter*>& parameters) {
-  int64_t bytes = 1 << 20;
+  int64_t bytes = 1 << 16;  // state.json and headers
   for (const ops::Parameter* p : parameters) bytes += 3 * p->value.numel() * static_cast<int64_t>(sizeof(float));
   return bytes;
 }

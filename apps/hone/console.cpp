@@ -1,0 +1,83 @@
+#include "console.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "hone/base/log.h"
+#include "hone/base/process.h"
+
+namespace hone::app {
+namespace {
+
+constexpr double kRedraw = 0.2;       // seconds between two drawings of the line on a terminal
+constexpr double kPlainEvery = 10.0;  // seconds between two plain lines elsewhere
+
+struct Console {
+  bool stdout_is_result = false;
+  bool terminal = false;
+  bool drawing = false;
+  double last = -1e9;
+
+  void end_line() {
+    if (drawing) std::fputs("\r\033[K", stdout);
+    drawing = false;
+  }
+
+  void show(const LogEvent& event) {
+    if (event.kind == LogKind::warning) {
+      end_line();
+      std::fflush(stdout);
+      fmt::print(stderr, "hone: warning: {}\n", event.text);
+      return;
+    }
+    if (stdout_is_result) return;
+    if (event.kind == LogKind::info) {
+      end_line();
+      fmt::print("{}\n", event.text);
+    } else {
+      progress(event);
+    }
+    std::fflush(stdout);
+  }
+
+  void progress(const LogEvent& event) {
+    const double now = monotonic_seconds();
+    const bool finished = event.total > 0 && event.done >= event.total;
+    if (!finished && now - last < (terminal ? kRedraw : kPlainEvery)) return;
+    last = now;
+    const std::string count = event.total > 0 ? fmt::format("{}/{}", event.done, event.total) : fmt::format("{}", event.done);
+    const std::string line = fmt::format("{} {}  {}", count, event.unit, event.text);
+    if (!terminal) {
+      fmt::print("{}\n", line);
+    } else {
+      fmt::print("\r\033[K{}", line);
+      drawing = true;
+      if (finished) {
+        std::fputs("\n", stdout);
+        drawing = false;
+      }
+    }
+  }
+};
+
+Console& console() {
+  static Console instance;
+  return instance;
+}
+
+}  // namespace
+
+void install_console(bool stdout_is_result) {
+  console().stdout_is_result = stdout_is_result;
+  console().terminal = isatty(STDOUT_FILENO) == 1;
+  set_log_sink([](const LogEvent& event) { console().show(event); });
+}
+
+void end_progress_line() {
+  console().end_line();
+  std::fflush(stdout);
+}
+
+}  // namespace hone::app

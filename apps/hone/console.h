@@ -1,0 +1,13 @@
+#pragma once
+// What people see while a command works: log lines, and a progress line where there is a terminal (plain lines where there is none).
+
+namespace hone::app {
+
+/// Sends the library's events to the terminal. `stdout_is_result`: standard output carries rows (filters), so nothing else goes there and
+/// only warnings are shown, on standard error.
+void install_console(bool stdout_is_result);
+
+/// Ends a progress line that is being drawn, before a message is printed.
+void end_progress_line();
+
+}  // namespace hone::app
