@@ -22,7 +22,7 @@ build-all: setup
 	tools/build.sh release all
 
 model: setup             ## the default model, models/SmolLM2-135M-Instruct.gguf
-	tools/model.sh
+	tools/fetch_model.sh
 
 peers: setup             ## the peers' Python libraries, in .deps/peers
 	tools/peers.sh

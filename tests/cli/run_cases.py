@@ -5,6 +5,7 @@ usage: run_cases.py HONE CASES.test [PATTERN]
 
 A case file is a list of blocks apart by blank lines; # begins a comment line.
   write NAME      the block's other lines (with \\xNN and other Python escapes) become that file; the last line has no line end if it ends with \\c
+  copy FROM TO    copies a folder ($GOLDEN is tests/golden)    cut FILE N    keeps the first N bytes of a file
   hone WORDS      runs the program in the folder of the files (shell quoting; $GOLDEN is tests/golden); then
     < TEXT        a line of its standard input
     exit N        wanted exit code (default 0)
@@ -16,6 +17,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,8 +93,12 @@ def main():
             words = shlex.split(lines[0])
             if words[0] == "write":
                 write_file(folder, words, lines[1:])
+            elif words[0] == "copy":
+                shutil.copytree(words[1].replace("$GOLDEN", str(GOLDEN)), folder / words[2])
+            elif words[0] == "cut":
+                os.truncate(folder / words[1], int(words[2]))
             elif words[0] != "hone":
-                sys.exit(f"{path}:{number}: a block begins with write or hone")
+                sys.exit(f"{path}:{number}: a block begins with write, copy, cut or hone")
             elif pattern in lines[0]:
                 count += 1
                 fault = run_case(hone, folder, lines[0], lines[1:])
