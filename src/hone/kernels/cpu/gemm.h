@@ -64,6 +64,7 @@ static void run_tile(const Tile& t) {
   for (int64_t k = 0; k < t.depth; k++) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) __builtin_prefetch(b + kStepsAhead * kPanelWidth + (j / 2) * t.panel_stride + (j % 2) * kLanes);
+    if (kLeft == Left::steps) __builtin_prefetch(a + kStepsAhead / 2 * kLanes);
     V w[kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; j++) w[j] = load(b + (j / 2) * t.panel_stride + (j % 2) * kLanes);
