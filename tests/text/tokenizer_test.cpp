@@ -100,7 +100,7 @@ TEST(TokenizerGguf, WrongMetadata) {
   EXPECT_THAT(wrong([](auto& v) { v.merges.push_back(""); }), HasSubstr("is not two tokens"));
   EXPECT_THAT(wrong([](auto& v) { v.merges.push_back("zq qz"); }), HasSubstr("not in the vocabulary"));
   EXPECT_THAT(wrong([](auto& v) { v.tokens[7] = v.tokens[8]; }), HasSubstr("stands twice"));
-  EXPECT_THAT(wrong([](auto& v) { v.tokens[7] = "\xFF"; }), HasSubstr("is not UTF-8"));
+  EXPECT_THAT(wrong([](auto& v) { v.tokens[7].assign(1, '\xFF'); }), HasSubstr("is not UTF-8"));
   EXPECT_THAT(wrong([](auto& v) { v.tokens.clear(), v.token_types.clear(), v.merges.clear(), v.eos = -1; }), HasSubstr("empty"));
 }
 
@@ -190,6 +190,17 @@ TEST(Tokenizer, LongWordsAgreeWithShortOnes) {
     const auto few = tokenizer.encode(shorter);
     EXPECT_TRUE(std::equal(few.begin(), few.begin() + static_cast<ptrdiff_t>(few.size() / 2), ids.begin())) << unit;
   }
+}
+
+TEST(Tokenizer, RolesByText) {
+  const Tokenizer tokenizer = load(golden_json("plain"));
+  const Tokenizer named = with_roles(tokenizer, {.eos = "<|im_end|>", .pad = "<|endoftext|>"}, "", "folder");
+  EXPECT_EQ(named.eos_id(), 2);
+  EXPECT_EQ(named.pad_id(), 0);
+  EXPECT_EQ(named.bos_id(), -1);
+  EXPECT_EQ(with_roles(tokenizer, {}, "{{ '<|im_end|>' }}", "folder").eos_id(), 2);
+  EXPECT_EQ(with_roles(tokenizer, {}, "", "folder").eos_id(), 0);
+  EXPECT_THAT(error_of([&] { with_roles(tokenizer, {.eos = "</s>"}, "", "folder"); }), HasSubstr("eos_token \"</s>\" is not in the vocabulary"));
 }
 
 TEST(Tokenizer, LossyText) {

@@ -10,9 +10,9 @@
 namespace hone::text::jinja {
 namespace {
 
-constexpr int64_t max_steps = 4'000'000;        // statements and expressions evaluated
-constexpr size_t max_output = size_t{1} << 26;  // bytes written
-constexpr size_t max_work = size_t{1} << 30;    // bytes of strings made on the way
+constexpr int64_t max_steps = 1'000'000;        // statements and expressions evaluated
+constexpr size_t max_output = size_t{1} << 24;  // bytes written
+constexpr size_t max_work = size_t{1} << 28;    // bytes of strings made on the way
 
 class Interpreter {
  public:

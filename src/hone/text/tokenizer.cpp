@@ -158,4 +158,21 @@ const SpecialIds& Tokenizer::special_ids() const { return data_->ids; }
 
 std::string Tokenizer::hash() const { return data_->hash; }
 
+Tokenizer with_roles(const Tokenizer& tokenizer, const RoleTexts& roles, const std::string& chat_template, const std::string& source) {
+  const auto id_of = [&](const char* role, const std::string& text) {
+    if (text.empty()) return -1;
+    const std::optional<int32_t> id = tokenizer.id_of(text);
+    if (!id) fail("{}: {} \"{}\" is not in the vocabulary", source, role, text);
+    return *id;
+  };
+  SpecialIds ids = {id_of("bos_token", roles.bos), id_of("eos_token", roles.eos), id_of("unk_token", roles.unk), id_of("pad_token", roles.pad)};
+  const auto guess = [&](const std::string& text) {
+    const std::optional<int32_t> id = tokenizer.id_of(text);
+    if (ids.eos < 0 && id && tokenizer.is_special(*id)) ids.eos = *id;
+  };
+  if (chat_template.find("<|im_end|>") != std::string::npos) guess("<|im_end|>");
+  guess("<|endoftext|>");
+  return tokenizer.with_special_ids(ids);
+}
+
 }  // namespace hone::text

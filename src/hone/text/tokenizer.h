@@ -94,6 +94,15 @@ class Tokenizer {
   std::shared_ptr<const Data> data_;
 };
 
+/// Roles by the text of their tokens, as tokenizer_config.json has them; empty = none.
+struct RoleTexts {
+  std::string bos{}, eos{}, unk{}, pad{};
+};
+
+/// The tokenizer with these roles; UserError naming `source` when a text is not a token. Where no EOS is named (a folder with nothing but
+/// tokenizer.json), it is <|im_end|> if the chat template writes that, else <|endoftext|>, if the vocabulary has it as a special token.
+Tokenizer with_roles(const Tokenizer& tokenizer, const RoleTexts& roles, const std::string& chat_template, const std::string& source);
+
 /// `bytes` with every maximal invalid part replaced by U+FFFD.
 std::string utf8_lossy(std::string_view bytes);
 
