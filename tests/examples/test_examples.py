@@ -37,7 +37,7 @@ ORACLE = {
     "both_more": lambda a, b: 2 * a + b, "both_fewer": lambda a, b: 2 * a - b, "two_buys": lambda a, b, c: a * b + c,
     "earn_spend": lambda a, b, c: a * b - c, "bake_share": lambda a, b, c: exact(a + b, c), "faster": lambda a, b, c: a * c - b * c,
     "boys_girls": lambda a, b, c: a * b + a * c, "seats": lambda a, b, c: a * b - c, "half_and_more": lambda a, b: exact(a, 2) + b,
-    "twice_less": lambda a, b: 2 * a - b, "copy_number": lambda a: a, "copy_count": lambda a: a, "copy_price": lambda a: a,
+    "twice_less": lambda a, b: 2 * a - b, "copy_number": lambda a: a, "copy_code": lambda a: a, "copy_price": lambda a: a,
     "mill": lambda a, b, c, d: (a * b - c) * d, "two_mills": lambda a, b, c, d: a * b + c * d,
 }
 
