@@ -192,6 +192,20 @@ TEST(Tokenizer, LongWordsAgreeWithShortOnes) {
   }
 }
 
+TEST(Tokenizer, LeftmostOfEqualMergesFirst) {
+  json root = golden_json("plain");
+  const auto pair = root["model"]["vocab"].size();
+  const auto single = root["model"]["vocab"]["~"].get<int32_t>();
+  root["model"]["vocab"]["~~"] = pair;
+  root["model"]["merges"].push_back("~ ~");
+  const Tokenizer tokenizer = load(root);
+  for (const size_t half : {3, 50}) {  // short words are merged by scanning, words over 64 bytes by a queue
+    std::vector<int32_t> wanted(half, static_cast<int32_t>(pair));
+    wanted.push_back(single);
+    EXPECT_EQ(tokenizer.encode(std::string(2 * half + 1, '~')), wanted);
+  }
+}
+
 TEST(Tokenizer, RolesByText) {
   const Tokenizer tokenizer = load(golden_json("plain"));
   const Tokenizer named = with_roles(tokenizer, {.eos = "<|im_end|>", .pad = "<|endoftext|>"}, "", "folder");
