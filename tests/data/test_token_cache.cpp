@@ -144,7 +144,7 @@ TEST(TokenCache, AForgedIndexIsNotFollowed) {
   EXPECT_EQ(forge([](RowEntry& e) { e.count = 0xFFFFFFFF; }), outside);
   EXPECT_EQ(forge([](RowEntry& e) { e.offset = ~uint64_t{0} - 3; }), outside);
   EXPECT_EQ(forge([](RowEntry& e) { e.offset = 0; }), outside);
-  EXPECT_EQ(forge([](RowEntry& e) { e.offset += 1; }), outside);
+  EXPECT_EQ(forge([](RowEntry& e) { e.offset -= 1; }), outside);
   EXPECT_EQ(forge([](RowEntry& e) { e.prompt_length = -1; }), outside);
   EXPECT_EQ(forge([](RowEntry& e) { e.prompt_length = 9; }), outside);
 }
