@@ -29,7 +29,9 @@ TEST_P(GoldenLlama, LogitsLogprobsAndEntropyOfPackedDocuments) {
   for (const auto& ids : rows.ids) batch::append_document(packed, ids.data(), nullptr, static_cast<int64_t>(ids.size()), true);
   const ops::BatchTensors tensors = ops::make_batch_tensors(packed, at::kCPU);
   const at::Tensor hidden = model::decoder(*model, nullptr, tensors, {});
-  const ops::TokenLogprobs logprobs = ops::token_logprobs(hidden, model->head(), tensors, {.statistics = true});
+  ops::LogprobOptions options;
+  options.statistics = true;
+  const ops::TokenLogprobs logprobs = ops::token_logprobs(hidden, model->head(), tensors, options);
   const at::Tensor logits = ops::head_logits(hidden, model->head());
   int64_t token = 0, prediction = 0;
   for (int k = 0; k < 3; ++k) {
@@ -85,8 +87,10 @@ TEST_P(GoldenLlama, HeadBackwardWithoutKnownCotangentsAgrees) {
     for (const auto& ids : rows.ids) batch::append_document(packed, ids.data(), nullptr, static_cast<int64_t>(ids.size()), true);
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, at::kCPU);
     at::AutoGradMode grad(true);
+    ops::LogprobOptions options;
+    options.temperature = 0.7;
     const ops::TokenLogprobs out =
-        ops::token_logprobs(model::decoder(*model, nullptr, tensors, {.training = true}), model->head(), tensors, {.temperature = 0.7});
+        ops::token_logprobs(model::decoder(*model, nullptr, tensors, {.training = true}), model->head(), tensors, options);
     (out.logprobs.square().sum() + 0.3 * out.entropy.exp().sum()).backward();
     ops::flush_lookups(model->embedding);
     return test::all_gradients(*model);

@@ -74,9 +74,8 @@ struct Linear : Function<Linear> {
       kernels::linear_backward_weight(data(dy), N, M, N, data(x), K, K, out(weight.grad));
     }
     if (bias && bias->trainable) kernels::bias_backward(data(dy), N, M, N, out(bias->grad));
-    at::Tensor scratch = at::empty({kernels::panel_floats(K, N)}, dy.options());
     at::Tensor dx = at::empty({M, K}, dy.options());
-    kernels::linear_backward_input(data(dy), N, M, N, data(weight.value), K, out(dx), K, out(scratch));
+    kernels::linear_backward_input(data(dy), N, M, N, data(weight.value), K, out(dx), K);
     return {dx, at::Tensor(), at::Tensor()};
   }
 };
@@ -198,10 +197,10 @@ struct HeadPass {
     kernels::linear_forward(data(rows), D, end - begin, D, data(head.value), head.rows, nullptr, out(logits), head.rows);
   }
   // logits hold dlogits now: adds to the head's gradient and, row by row in data order, to dhidden.
-  void backward(int64_t begin, int64_t end, const at::Tensor& transposed, at::Tensor& drows, at::Tensor& dhidden) {
+  void backward(int64_t begin, int64_t end, at::Tensor& drows, at::Tensor& dhidden) {
     const int64_t D = head.cols, V = head.rows, M = end - begin;
     if (head.trainable) kernels::linear_backward_weight(data(logits), V, M, V, data(rows), D, D, head.grad.mutable_data_ptr<float>());
-    kernels::linear_backward_input_packed(data(logits), V, M, V, data(transposed), D, out(drows), D);
+    kernels::linear_backward_input(data(logits), V, M, V, data(head.value), D, out(drows), D);
     for (int64_t n = begin; n < end; ++n) {
       float* to = out(dhidden) + ids(batch.predict_from)[n] * D;
       kernels::add(to, data(drows) + (n - begin) * D, D, to);
@@ -224,10 +223,8 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
     const int64_t N = batch.targets.size(0), D = head.cols;
     const bool early = options.known_cotangent.has_value() && hidden.requires_grad();
     HeadPass pass(head, batch, options.temperature);
-    at::Tensor transposed, drows, dhidden;
+    at::Tensor drows, dhidden;
     if (early) {
-      transposed = at::empty({kernels::panel_floats(D, head.rows)}, hidden.options().requires_grad(false));
-      kernels::transpose_panels(data(head.value), head.rows, D, out(transposed));
       drows = at::empty({kLogprobChunk, D}, hidden.options().requires_grad(false));
       dhidden = at::zeros_like(hidden);
     }
@@ -244,7 +241,7 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
       if (!early) continue;
       kernels::logprobs_backward(out(pass.logits), head.rows, end - begin, head.rows, ids(batch.targets) + begin, pass.inv_temperature,
                                  data(o.lse) + begin, data(*options.known_cotangent) + begin, nullptr, nullptr);
-      pass.backward(begin, end, transposed, drows, dhidden);
+      pass.backward(begin, end, drows, dhidden);
     }
     save_pointer(ctx, "head", &head);
     save_pointer(ctx, "batch", &batch);
@@ -273,8 +270,6 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
     const at::Tensor g = grads[0].defined() ? grads[0].contiguous() : at::zeros({N}, hidden.options());
     const at::Tensor g_entropy = grads[1].defined() ? grads[1].contiguous() : at::Tensor();
     HeadPass pass(head, batch, ctx->saved_data["temperature"].toDouble());
-    at::Tensor transposed = at::empty({kernels::panel_floats(D, head.rows)}, hidden.options());
-    kernels::transpose_panels(data(head.value), head.rows, D, out(transposed));
     at::Tensor drows = at::empty({kLogprobChunk, D}, hidden.options()), dhidden = at::zeros_like(hidden);
     for (int64_t begin = 0; begin < N; begin += kLogprobChunk) {
       const int64_t end = std::min(N, begin + kLogprobChunk);
@@ -282,7 +277,7 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
       kernels::logprobs_backward(out(pass.logits), head.rows, end - begin, head.rows, ids(batch.targets) + begin, pass.inv_temperature,
                                  data(saved[1]) + begin, data(g) + begin, g_entropy.defined() ? data(g_entropy) + begin : nullptr,
                                  data(saved[2]) + begin);
-      pass.backward(begin, end, transposed, drows, dhidden);
+      pass.backward(begin, end, drows, dhidden);
     }
     return {dhidden, none, none, none, none};
   }

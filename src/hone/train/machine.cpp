@@ -44,9 +44,10 @@ Machine apply_machine_options(const config::MachineOptions& o) {
   if (o.dtype == config::Dtype::bfloat16) fail("--dtype bfloat16 comes with a later version; use float32");
   if (o.isa != config::IsaChoice::automatic) kernels::force_isa(o.isa == config::IsaChoice::avx512 ? kernels::Isa::avx512 : kernels::Isa::avx2);
   set_threads(static_cast<int>(o.threads.value_or(0)));
-  at::set_num_threads(threads());
   machine.device = o.device == config::Device::cuda ? at::Device(at::kCUDA) : at::Device(at::kCPU);
   machine.backend = o.kernels == config::KernelChoice::reference || !machine.device.is_cpu() ? ops::Backend::reference : ops::Backend::kernels;
+  // With hone's kernels ATen is left with trifles; OpenMP threads that spin after them would take the processors from our own.
+  at::set_num_threads(machine.backend == ops::Backend::kernels ? 1 : threads());
   machine.isa = kernels::isa_name(kernels::active_isa());
   machine.threads = threads();
   return machine;
@@ -63,7 +64,7 @@ MemoryPlan plan_memory(const model::ModelConfig& m, const config::LoopOptions& l
   MemoryPlan plan;
   double weights = 0;
   for (const model::TensorSpec& t : model::expected_tensors(m)) weights += 4.0 * static_cast<double>(t.elements());
-  plan.static_bytes = 4.0 * weights + kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(m.hidden_size + ops::kLogprobChunk);
+  plan.static_bytes = 4.0 * weights + kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(ops::kLogprobChunk);
   const double room = kUsableShare * available - plan.static_bytes;
   const auto tokens_that_fit = [&](bool checkpointing) {
     return static_cast<int64_t>(std::max(0.0, room) / static_cast<double>(model::activation_bytes_per_token(m, checkpointing)));

@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "hone/base/error.h"
+#include "hone/base/threads.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::train {
@@ -21,7 +22,7 @@ double power(double base, int64_t n) {
 void step_reference(ops::Parameter& p, at::Tensor& m, at::Tensor& v, const kernels::AdamwScalars& s) {
   at::NoGradGuard no_grad;
   at::Tensor g = p.grad * s.grad_scale;
-  p.value.mul_(1.0f - s.lr * s.weight_decay);
+  p.value.mul_(1.0 - s.lr * s.weight_decay);
   m.lerp_(g, 1.0 - s.beta1);
   v.mul_(s.beta2).addcmul_(g, g, 1.0 - s.beta2);
   p.value.addcdiv_(m, (v.sqrt() / s.sqrt_bias2).add_(s.eps), -s.lr / s.bias1);
@@ -42,14 +43,8 @@ void Adamw::step(double learning_rate, double grad_scale) {
   const double bias1 = 1.0 - power(config_.beta1, steps_), bias2 = 1.0 - power(config_.beta2, steps_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     ops::Parameter& p = *parameters_[i];
-    const kernels::AdamwScalars scalars{static_cast<float>(learning_rate),
-                                        static_cast<float>(config_.beta1),
-                                        static_cast<float>(config_.beta2),
-                                        static_cast<float>(config_.epsilon),
-                                        p.is_matrix() ? static_cast<float>(config_.weight_decay) : 0.0f,
-                                        static_cast<float>(grad_scale),
-                                        static_cast<float>(bias1),
-                                        static_cast<float>(std::sqrt(bias2))};
+    const kernels::AdamwScalars scalars{learning_rate,   config_.beta1, config_.beta2, config_.epsilon, p.is_matrix() ? config_.weight_decay : 0.0,
+                                        grad_scale, bias1,         std::sqrt(bias2)};
     if (p.backend == ops::Backend::reference)
       step_reference(p, first_[i], second_[i], scalars);
     else
@@ -76,7 +71,14 @@ std::vector<double> gradient_squares(const std::vector<ops::Parameter*>& paramet
 }
 
 void zero_gradients(const std::vector<ops::Parameter*>& parameters) {
-  for (ops::Parameter* p : parameters) p->grad.zero_();
+  for (ops::Parameter* p : parameters) {
+    if (p->backend == ops::Backend::reference) {
+      p->grad.zero_();
+      continue;
+    }
+    float* grad = p->grad.mutable_data_ptr<float>();
+    parallel_for(p->grad.numel(), 1 << 18, [grad](int64_t begin, int64_t end) { std::fill(grad + begin, grad + end, 0.0f); });
+  }
 }
 
 double scheduled_rate(config::Schedule schedule, double rate, int64_t step, int64_t warmup, int64_t total) {
