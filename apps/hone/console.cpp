@@ -18,7 +18,7 @@ struct Console {
   bool stdout_is_result = false;
   bool terminal = false;
   bool drawing = false;
-  double last = -1e9;
+  double last = monotonic_seconds();  // of the last drawing
 
   void end_line() {
     if (drawing) std::fputs("\r\033[K", stdout);
@@ -45,7 +45,8 @@ struct Console {
   void progress(const LogEvent& event) {
     const double now = monotonic_seconds();
     const bool finished = event.total > 0 && event.done >= event.total;
-    if (!finished && now - last < (terminal ? kRedraw : kPlainEvery)) return;
+    // Work that is over before its first drawing needs no line.
+    if (now - last < (terminal ? kRedraw : kPlainEvery) && !(finished && drawing)) return;
     last = now;
     const std::string count = event.total > 0 ? fmt::format("{}/{}", event.done, event.total) : fmt::format("{}", event.done);
     const std::string line = fmt::format("{} {}  {}", count, event.unit, event.text);

@@ -109,7 +109,7 @@ data::TokenCache build_cache(const SftDataOptions& o, const std::string& key, co
 data::TokenCache open_or_build(const SftDataOptions& o, const std::string& key) {
   std::string why_not;
   if (auto cache = data::open_token_cache(o.cache_folder, key, &why_not)) return std::move(*cache);
-  if (!why_not.empty()) log_warning("the token cache is made anew: {}", why_not);
+  if (!why_not.empty() && why_not != "not there") log_warning("the token cache is made anew: {}", why_not);
   return build_cache(o, key, o.cache_folder);
 }
 
