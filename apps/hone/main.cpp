@@ -66,7 +66,7 @@ int dispatch(const std::vector<std::string>& words) {
   const config::Command command = config::find_command(first);
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
-  install_console(command != config::sft);
+  install_console(command != config::sft || arguments.config.format == config::Format::json);
   return run(command, arguments);
 }
 

@@ -1,5 +1,5 @@
 // hone sft: supervised fine-tuning, from files to a model folder.
-#include <ctime>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
@@ -77,7 +77,17 @@ Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const tr
           {"backend", machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
 }
 
-void write_summary(const fs::path& run, const train::TrainResult& result, const train::Machine& machine, const train::SftData& data, double seconds) {
+// run.yaml holds what `auto` came to, so that nobody has to guess later what ran.
+void write_run_yaml(const fs::path& run, config::RunConfig config, const train::Machine& machine) {
+  config.device = machine.device.is_cpu() ? config::Device::cpu : config::Device::cuda;
+  config.dtype = config::Dtype::float32;
+  config.isa = machine.isa == "avx512" ? config::IsaChoice::avx512 : config::IsaChoice::avx2;
+  config.threads = machine.threads;
+  config.resume = false;
+  write_atomic(run / "run.yaml", config::to_yaml(config, config::sft));
+}
+
+Json write_summary(const fs::path& run, const train::TrainResult& result, const train::Machine& machine, const train::SftData& data, double seconds) {
   Json summary;
   summary["command"] = "sft";
   summary["hone_version"] = HONE_VERSION;
@@ -96,6 +106,7 @@ void write_summary(const fs::path& run, const train::TrainResult& result, const 
   summary["train"] = result.last_metrics;
   summary["eval"] = result.last_eval;
   write_atomic(run / "summary.json", summary.dump(1) + "\n");
+  return summary;
 }
 
 }  // namespace
@@ -127,7 +138,7 @@ int run_sft(const Arguments& arguments) {
   job.checkpointing = plan.checkpointing;
   job.identity = identity_of(config, opened, data, eval ? &*eval : nullptr, machine, train::total_steps(config, method.num_rows()));
   job.model_bytes = model::saved_bytes(opened.source->config(), model::DType::f32);
-  if (!fs::exists(run / "run.yaml")) write_atomic(run / "run.yaml", config::to_yaml(config, config::sft));
+  if (!fs::exists(run / "run.yaml")) write_run_yaml(run, config, machine);
   log_info("{} on {} ({} threads, float32), {} rows a step, {} steps, micro-batches of {} tokens{}", opened.source->path().string(), machine.isa,
            machine.threads, config.batch_size, train::total_steps(config, method.num_rows()), plan.micro_batch_tokens,
            plan.checkpointing ? ", gradient checkpointing" : "");
@@ -136,7 +147,8 @@ int run_sft(const Arguments& arguments) {
   job.model = model.get();
   job.save_model = [&](const fs::path& folder) { save_model_folder(folder, opened, *model); };
   const train::TrainResult result = train::train(job);
-  write_summary(run, result, machine, data, monotonic_seconds() - begin);
+  const Json summary = write_summary(run, result, machine, data, monotonic_seconds() - begin);
+  if (config.format == config::Format::json) std::cout << summary.dump() << "\n";
   if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
   if (!result.message.empty()) log_info("{}", result.message);
   log_info("done: {} steps in {:.0f} s; results in {}, model in {}", result.steps, monotonic_seconds() - begin, run.string(),

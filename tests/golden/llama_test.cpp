@@ -89,8 +89,7 @@ TEST_P(GoldenLlama, HeadBackwardWithoutKnownCotangentsAgrees) {
     at::AutoGradMode grad(true);
     ops::LogprobOptions options;
     options.temperature = 0.7;
-    const ops::TokenLogprobs out =
-        ops::token_logprobs(model::decoder(*model, nullptr, tensors, {.training = true}), model->head(), tensors, options);
+    const ops::TokenLogprobs out = ops::token_logprobs(model::decoder(*model, nullptr, tensors, {.training = true}), model->head(), tensors, options);
     (out.logprobs.square().sum() + 0.3 * out.entropy.exp().sum()).backward();
     ops::flush_lookups(model->embedding);
     return test::all_gradients(*model);
