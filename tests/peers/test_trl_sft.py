@@ -31,14 +31,17 @@ def agree(given, wanted):
         assert mine["num_tokens"] == theirs["num_tokens"]
 
 
-def same_weights(folder, wanted, tolerance=WEIGHTS):
+def same_weights(folder, wanted):
+    """Relative 1e-5 in the Euclidean norm of each tensor, and no element off by more than 2 % of one update: AdamW divides by |gradient| + 1e-8, so an
+    element whose gradient is itself rounding noise moves by a share of the learning rate (5e-3) that no order of sums can fix."""
     given = {}
     for file in folder.glob("*.safetensors"):
         given.update(load_file(file))
     assert given.keys() == wanted.keys()
     for name, weight in wanted.items():
-        difference = (given[name].double() - weight.double()).abs().max().item()
-        assert difference <= tolerance, (name, difference)  # NaN fails: the comparison is false
+        difference = given[name].double() - weight.double()
+        assert difference.norm() <= 1e-5 * weight.double().norm(), (name, difference.norm(), weight.norm())  # NaN fails: the comparison is false
+        assert difference.abs().max() <= 1e-4, (name, difference.abs().max())
 
 
 @pytest.mark.parametrize("name", RUNS)
