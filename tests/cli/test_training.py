@@ -84,6 +84,57 @@ class Training(unittest.TestCase):
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assert_same("run", "again")
 
+    def test_json_summary_on_standard_output(self):
+        done = self.run_hone("run", "--format", "json")
+        summary = json.loads(done.stdout)
+        self.assertEqual(summary["steps"], 5)
+        self.assertEqual(summary, json.loads((self.folder / "run" / "summary.json").read_text()))
+
+    def test_the_best_checkpoint_is_kept(self):
+        self.run_hone("run", "--eval_file", ROWS, "--eval_steps", 1, "--save_steps", 2, "--save_total_limit", 1, steps=6)
+        evals = {line["step"]: line["eval_loss"] for line in map(json.loads, (self.folder / "run" / "metrics.jsonl").read_text().splitlines())
+                 if "eval_loss" in line}
+        best = min(evals, key=evals.get)
+        self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{best}" / "COMPLETE").exists())
+
+    def filter(self, *words, rows):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        done = subprocess.run([str(HONE), *map(str, words)], input=text, env=self.env, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def test_sampled_logprobs_are_what_score_gives(self):
+        prompts = [{"prompt": "How many boxes?", "n": 1}, {"prompt": [{"role": "user", "content": "A farmer has 12 apples."}]}, {"prompt": "7 birds"}]
+        sampled = self.filter("sample", "--model", MODEL, "--format", "jsonl", "--num_generations", 3, "--max_new_tokens", 12, "--seed", 5, "--top_p", 0.9,
+                              rows=prompts)
+        self.assertEqual(sampled[0]["n"], 1)
+        self.assertNotEqual(sampled[0]["completions"][0]["ids"], sampled[0]["completions"][1]["ids"])
+        for given, out in zip(prompts, sampled):
+            if isinstance(given["prompt"], str):
+                prompt = self.filter("tokenize", "--model", MODEL, rows=[{"text": given["prompt"]}])[0]["ids"]
+            else:
+                prompt = self.filter("inspect", "--model", MODEL, "--format", "jsonl", rows=[{"messages": given["prompt"], "add_generation_prompt": True}])[0]["ids"]
+            for completion in out["completions"]:
+                self.assertEqual(set(completion), {"text", "ids", "logprobs", "finish_reason"})
+                scored = self.filter("score", "--model", MODEL, rows=[{"ids": prompt + completion["ids"]}])[0]
+                self.assertEqual(scored["logprobs"][len(prompt) - 1:], completion["logprobs"])  # floats print so that they read back: equal means the bits
+        again = self.filter("sample", "--model", MODEL, "--format", "jsonl", "--num_generations", 3, "--max_new_tokens", 12, "--seed", 5, "--top_p", 0.9,
+                            "--threads", 1, rows=prompts)
+        self.assertEqual(sampled, again)
+        other = self.filter("sample", "--model", MODEL, "--format", "jsonl", "--num_generations", 3, "--max_new_tokens", 12, "--seed", 6, "--top_p", 0.9,
+                            rows=prompts)
+        self.assertNotEqual(sampled, other)
+
+    def test_eval_agrees_with_the_loop(self):
+        self.run_hone("run", "--eval_file", ROWS)
+        line = [json.loads(x) for x in (self.folder / "run" / "metrics.jsonl").read_text().splitlines() if "eval_loss" in x][-1]
+        done = subprocess.run([str(HONE), "eval", "--model", str(self.folder / "run" / "model"), "--data", str(ROWS), "--format", "json"], env=self.env,
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        for key in ("eval_loss", "eval_mean_token_accuracy", "eval_entropy", "eval_num_tokens"):
+            self.assertEqual(result[key], line[key])
+
     def test_kill_9_at_random_moments_and_resume(self):
         self.run_hone("whole", "--save_steps", 3, steps=40)
         rng = random.Random(11)

@@ -74,12 +74,14 @@ class Loop {
 
   std::string metric_name() const { return c_.metric_for_best_model == config::BestMetric::eval_loss ? "eval_loss" : "eval_mean_token_accuracy"; }
 
+  // The best checkpoint is always kept, unless the run writes none at all (--save_steps 0).
+  bool keeps_best() const { return job_.eval_method && (c_.save_steps > 0 || c_.load_best_model_at_end); }
+
   // Room for the checkpoints that stand at once, the one being written, and the model.
   void check_disk() const {
-    const int64_t kept = (c_.save_total_limit ? *c_.save_total_limit : result_.total_steps / std::max<int64_t>(1, c_.save_steps)) +
-                         (c_.load_best_model_at_end ? 1 : 0);
-    const bool saves = c_.save_steps > 0 && c_.save_steps <= result_.total_steps;
-    const double needed = static_cast<double>(checkpoint_bytes(optimizer_.parameters())) * static_cast<double>(saves ? kept + 1 : 1) +
+    const int64_t written = c_.save_steps > 0 ? result_.total_steps / c_.save_steps : 0;
+    const int64_t kept = std::min(written, c_.save_total_limit.value_or(written)) + (keeps_best() ? 1 : 0);
+    const double needed = static_cast<double>(checkpoint_bytes(optimizer_.parameters())) * static_cast<double>(kept + 1) +
                           static_cast<double>(job_.model_bytes);
     const double free = static_cast<double>(free_bytes(job_.run));
     if (free < needed)
@@ -234,7 +236,7 @@ class Loop {
     if (std::isnan(progress_.best) || (lower ? value < progress_.best : value > progress_.best)) {
       progress_.best = value;
       progress_.best_step = progress_.step;
-      if (c_.load_best_model_at_end) save();
+      if (keeps_best()) save();
     }
   }
 
