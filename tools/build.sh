@@ -6,8 +6,7 @@ preset=$1 target=$2
 folder=build
 [ "$preset" = release ] || folder=build-$preset
 
-options=()
-[ -z "${HONE_LIBTORCH:-}" ] || options+=("-DHONE_LIBTORCH=$HONE_LIBTORCH")
+options=("-DHONE_LIBTORCH=${HONE_LIBTORCH:-$PWD/.deps/libtorch}")
 stamp=$folder/.configured
 wanted="$preset ${options[*]:-}"
 if [ ! -e "$folder/build.ninja" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then

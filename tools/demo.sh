@@ -16,6 +16,7 @@ held_out() {  # MODEL: loss and token accuracy on 100 held-out demonstrations
   "$hone" eval --model "$1" --data "$run/held_out.jsonl"
 }
 
+[ ! -e "$run" ] || [ -e "$run/held_out.jsonl" ] || { echo "demo: $run exists and is no folder of this demonstration; DEMO_DIR names another" >&2; exit 2; }
 rm -rf "$run"
 mkdir -p "$run"
 head -n 100 $rows/sft_test.jsonl > "$run/held_out.jsonl"

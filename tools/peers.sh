@@ -9,7 +9,8 @@ stamp=.deps/peers/requirements-$(sha256sum <"$requirements" | cut -c1-16)
 if [ -n "${HONE_PEERS:-}" ]; then
   [ -x "$HONE_PEERS/bin/python" ] || { echo "peers: HONE_PEERS=$HONE_PEERS has no bin/python" >&2; exit 2; }
   mkdir -p .deps
-  [ -e .deps/peers ] || ln -s "$HONE_PEERS" .deps/peers
+  [ -L .deps/peers ] || rm -rf .deps/peers
+  ln -sfn "$HONE_PEERS" .deps/peers
   exit 0
 fi
 echo "fetching the peers' Python libraries (about 5 GB) into .deps/peers"

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "hone/base/error.h"
 #include "hone/base/log.h"
 #include "hone/base/process.h"
 
@@ -74,6 +75,10 @@ void install_console(bool stdout_is_result) {
   console().stdout_is_result = stdout_is_result;
   console().terminal = isatty(STDOUT_FILENO) == 1;
   set_log_sink([](const LogEvent& event) { console().show(event); });
+}
+
+void print_result(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail_resource("standard output: writing failed");
 }
 
 void end_progress_line() {

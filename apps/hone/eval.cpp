@@ -1,7 +1,6 @@
 // hone eval: held-out loss and token accuracy.
-#include <iostream>
-
 #include "commands.h"
+#include "console.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 #include "hone/methods/sft.h"
@@ -39,7 +38,7 @@ int run_eval(const Arguments& arguments) {
       if (result.contains(key)) text += fmt::format("{:<26} {:.6f}\n", key, result[key].get<double>());
   }
   if (config.output.empty())
-    std::cout << text;
+    print_result(text);
   else
     write_atomic(config.output, text);
   return static_cast<int>(Exit::ok);

@@ -5,8 +5,11 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "commands.h"
@@ -16,6 +19,7 @@
 namespace hone::app {
 namespace {
 
+constexpr const char* kOutOfMemory = "out of memory; give a smaller --max_length or --micro_batch_tokens, or close other programs";
 constexpr int kMessageLines = 6;  // the most that a message may take on standard error
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
@@ -77,9 +81,16 @@ int guarded(const std::vector<std::string>& words) {
     print_error(error.what());
     return static_cast<int>(error.code());
   } catch (const std::bad_alloc&) {
-    print_error("out of memory; give a smaller --max_length or --micro_batch_tokens, or close other programs");
+    print_error(kOutOfMemory);
     return static_cast<int>(Exit::resource);
+  } catch (const std::filesystem::filesystem_error& error) {
+    print_error(fmt::format("{}: {}", error.path1().string(), error.code().message()));
+    return static_cast<int>(error.code() == std::errc::no_space_on_device ? Exit::resource : Exit::usage);
   } catch (const std::exception& error) {
+    if (std::string_view(error.what()).find("DefaultCPUAllocator") != std::string_view::npos) {  // how LibTorch says bad_alloc
+      print_error(kOutOfMemory);
+      return static_cast<int>(Exit::resource);
+    }
     print_error(fmt::format("a defect in hone, please report it with the command line: {}", error.what()));
     return static_cast<int>(Exit::defect);
   }

@@ -1,8 +1,8 @@
 // hone sample: completions of prompts, as text for people or as a JSONL filter.
 #include <algorithm>
-#include <iostream>
 
 #include "commands.h"
+#include "console.h"
 #include "hone/base/error.h"
 #include "hone/rollout/sampler.h"
 #include "hone/text/render.h"
@@ -100,13 +100,11 @@ int sample_words(const config::RunConfig& config, const OpenedModel& opened, Sam
     requests.push_back({prompt_ids(prompt, opened, config), static_cast<uint32_t>(requests.size())});
   }
   const auto completions = sampler.run(requests);
-  for (size_t i = 0; i < completions.size(); ++i) {
-    if (config.format == config::Format::jsonl)
-      std::cout << fmt::format("{{\"prompt\":{},\"completions\":{}}}\n", json_text(std::string_view(config.prompt[i])),
-                               completions_json(completions[i], sampler));
-    else
-      std::cout << completions_text(config.prompt[i], completions[i], sampler);
-  }
+  for (size_t i = 0; i < completions.size(); ++i)
+    print_result(config.format == config::Format::jsonl
+                     ? fmt::format("{{\"prompt\":{},\"completions\":{}}}\n", json_text(std::string_view(config.prompt[i])),
+                                   completions_json(completions[i], sampler))
+                     : completions_text(config.prompt[i], completions[i], sampler));
   return static_cast<int>(Exit::ok);
 }
 
@@ -119,12 +117,11 @@ int run_sample(const Arguments& arguments) {
   const std::unique_ptr<model::Model> model = load_weights(opened, machine, 1024);
   Sampler sampler(config, opened, *model);
   if (!config.prompt.empty()) return sample_words(config, opened, sampler);
-  uint32_t next_row = 0;  // the row's index in the input keys its noise
   return run_filter(config, [&](std::span<FilterRow> rows) {
     std::vector<rollout::SampleRequest> requests;
     std::vector<std::pair<size_t, std::string>> owners;
     for (size_t i = 0; i < rows.size(); ++i) {
-      const uint32_t row_index = next_row++;
+      const auto row_index = static_cast<uint32_t>(rows[i].place.line - 1);  // keys the row's noise
       if (!rows[i].error.empty()) continue;
       try {
         data::RowRules rules;

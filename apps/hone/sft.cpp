@@ -1,8 +1,8 @@
 // hone sft: supervised fine-tuning, from files to a model folder.
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "console.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 #include "hone/base/log.h"
@@ -32,7 +32,13 @@ fs::path make_run_folder(config::RunConfig& config) {
   if (fs::exists(run) && !fs::is_directory(run)) fail("--output_dir {}: it is a file", run.string());
   if (fs::exists(run / "run.yaml") && !config.resume)
     fail("--output_dir {}: a run stands there already; give --resume to go on with it, or another folder", run.string());
+  if (!fs::exists(run / "run.yaml"))
+    for (const char* name : {"model", "metrics.jsonl", "summary.json", "checkpoints"})
+      if (fs::exists(run / name)) fail("--output_dir {}: {} stands there and belongs to no run of hone; give another folder", run.string(), name);
   std::error_code error;
+  if (fs::equivalent(run / "model", config.model_name_or_path, error))
+    fail("--output_dir {}: its model/ is the model to train; give another folder", run.string());
+  error.clear();
   fs::create_directories(run, error);
   if (error) fail("--output_dir {}: cannot be made: {}", run.string(), error.message());
   return run;
@@ -74,6 +80,7 @@ Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const tr
           {"adam_epsilon", c.adam_epsilon},
           {"max_tree_tokens", c.max_tree_tokens},
           {"dtype", "float32"},
+          {"metric_for_best_model", static_cast<int>(c.metric_for_best_model)},
           {"backend", machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
 }
 
@@ -138,7 +145,12 @@ int run_sft(const Arguments& arguments) {
   job.checkpointing = plan.checkpointing;
   job.identity = identity_of(config, opened, data, eval ? &*eval : nullptr, machine, train::total_steps(config, method.num_rows()));
   job.model_bytes = model::saved_bytes(opened.source->config(), model::DType::f32);
-  if (!fs::exists(run / "run.yaml")) write_run_yaml(run, config, machine);
+  job.started = [&](bool resumed) {
+    if (!resumed || !fs::exists(run / "run.yaml")) write_run_yaml(run, config, machine);
+  };
+  if (longest > opened.source->config().max_position_embeddings)
+    log_warning("the longest row has {} tokens, the model was made for {}: lower --max_length", longest,
+                opened.source->config().max_position_embeddings);
   log_info("{} on {} ({} threads, float32), {} rows a step, {} steps, micro-batches of {} tokens{}", opened.source->path().string(), machine.isa,
            machine.threads, config.batch_size, train::total_steps(config, method.num_rows()), plan.micro_batch_tokens,
            plan.checkpointing ? ", gradient checkpointing" : "");
@@ -148,7 +160,7 @@ int run_sft(const Arguments& arguments) {
   job.save_model = [&](const fs::path& folder) { save_model_folder(folder, opened, *model); };
   const train::TrainResult result = train::train(job);
   const Json summary = write_summary(run, result, machine, data, monotonic_seconds() - begin);
-  if (config.format == config::Format::json) std::cout << summary.dump() << "\n";
+  if (config.format == config::Format::json) print_result(summary.dump() + "\n");
   if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
   if (!result.message.empty()) log_info("{}", result.message);
   log_info("done: {} steps in {:.0f} s; results in {}, model in {}", result.steps, monotonic_seconds() - begin, run.string(),

@@ -136,11 +136,11 @@ class Training(unittest.TestCase):
             self.assertEqual(result[key], line[key])
 
     def test_kill_9_at_random_moments_and_resume(self):
-        self.run_hone("whole", "--save_steps", 3, steps=40)
+        self.run_hone("whole", "--save_steps", 3, steps=150)
         rng = random.Random(11)
         kills, begin = 0, time.monotonic()
         while True:
-            child = subprocess.Popen(self.command("killed", "--save_steps", 3, "--resume", "--save_total_limit", 2, steps=40), env=self.env,
+            child = subprocess.Popen(self.command("killed", "--save_steps", 3, "--resume", "--save_total_limit", 2, steps=150), env=self.env,
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 # grows, so that the run ends; the random part makes the moments fall anywhere, also into a save

@@ -139,8 +139,12 @@ class Loader {
     const bool all_seen = errors_.size() < most_bad_rows;
     std::string text = fmt::format("{} of {}{} row{} cannot be used", errors_.size(), all_seen ? "" : "the first ", seen_, seen_ == 1 ? "" : "s");
     if (!options_.bad_rows.empty()) {
-      write_bad_rows();
-      text += fmt::format("; all of them: {}", options_.bad_rows.string());
+      try {
+        write_bad_rows();
+        text += fmt::format("; all of them: {}", options_.bad_rows.string());
+      } catch (const UserError&) {  // a folder that cannot be written must not hide the faults
+        text += fmt::format("; {} could not be written", options_.bad_rows.string());
+      }
     }
     for (size_t i = 0; i < std::min(kinds.size(), kinds_shown); ++i)
       text += fmt::format("\n  {} x {}, first {}", kinds[i].count, kinds[i].first->kind, describe(*kinds[i].first));

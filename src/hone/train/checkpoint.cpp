@@ -141,17 +141,27 @@ void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, bool w
 void rotate_checkpoints(const fs::path& run, int64_t limit, std::optional<int64_t> keep) {
   const std::vector<int64_t> steps = list_checkpoints(run);
   if (static_cast<int64_t>(steps.size()) <= limit) return;
-  const std::string problem = verify_checkpoint(checkpoint_path(run, steps.back()));
+  for (size_t i = 0; i + limit < steps.size(); ++i)
+    if (!keep || steps[i] != *keep) remove_checkpoint(run, steps[i], steps.back());
+}
+
+void remove_checkpoint(const fs::path& run, int64_t step, int64_t newer) {
+  const std::string problem = verify_checkpoint(checkpoint_path(run, newer));
   if (!problem.empty()) {
     log_warning("no older checkpoint is deleted: {}", problem);
     return;
   }
-  for (size_t i = 0; i + limit < steps.size(); ++i) {
-    if (keep && steps[i] == *keep) continue;
-    const fs::path folder = checkpoint_path(run, steps[i]);
-    std::error_code error;
-    fs::remove(folder / kMarker, error);  // first, so that a kill in between leaves no half checkpoint that looks whole
-    fs::remove_all(folder, error);
+  const fs::path folder = checkpoint_path(run, step);
+  std::error_code error;
+  fs::remove(folder / kMarker, error);  // first, so that a kill in between leaves no half checkpoint that looks whole
+  fs::remove_all(folder, error);
+}
+
+void remove_torn_checkpoints(const fs::path& run) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints", error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(".step-") && name.ends_with(".writing")) fs::remove_all(entry.path(), error);
   }
 }
 

@@ -43,6 +43,12 @@ void load_checkpoint(const std::filesystem::path& run, int64_t step, Adamw& opti
 /// Deletes all but the newest `limit` checkpoints (and never `keep`), after the newest has verified.
 void rotate_checkpoints(const std::filesystem::path& run, int64_t limit, std::optional<int64_t> keep);
 
+/// Deletes the checkpoint of `step`, after that of `newer` has verified.
+void remove_checkpoint(const std::filesystem::path& run, int64_t step, int64_t newer);
+
+/// Deletes what a kill in the middle of saving left behind.
+void remove_torn_checkpoints(const std::filesystem::path& run);
+
 /// Bytes of one checkpoint of these parameters.
 int64_t checkpoint_bytes(const std::vector<ops::Parameter*>& parameters);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "hone/base/files.h"
 #include "hone/base/log.h"
@@ -47,14 +48,21 @@ class Loop {
   TrainResult run() {
     check_disk();
     if (c_.resume) resume();
+    if (job_.started) job_.started(progress_.step > 0);
+    started_ = monotonic_seconds();
     metrics_ = std::make_unique<MetricsWriter>(job_.run / "metrics.jsonl", progress_.step);
     while (progress_.step < result_.total_steps) {
       if (!one_step()) return finish();
       if (should_stop()) return finish();
     }
     if (c_.load_best_model_at_end && progress_.best_step >= 0 && progress_.best_step != progress_.step) {
-      load_checkpoint(job_.run, progress_.best_step, optimizer_, /*weights_only=*/true);
-      log_info("the model is the best by {}: step {}", metric_name(), progress_.best_step);
+      const std::string problem = verify_checkpoint(checkpoint_path(job_.run, progress_.best_step));
+      if (problem.empty()) {
+        load_checkpoint(job_.run, progress_.best_step, optimizer_, /*weights_only=*/true);
+        log_info("the model is the best by {}: step {}", metric_name(), progress_.best_step);
+      } else {
+        log_warning("the best checkpoint cannot be used, model/ is the last step: {}", problem);
+      }
     }
     job_.save_model(job_.run / "model");
     return finish();
@@ -81,8 +89,10 @@ class Loop {
   void check_disk() const {
     const int64_t written = c_.save_steps > 0 ? result_.total_steps / c_.save_steps : 0;
     const int64_t kept = std::min(written, c_.save_total_limit.value_or(written)) + (keeps_best() ? 1 : 0);
-    const double needed = static_cast<double>(checkpoint_bytes(optimizer_.parameters())) * static_cast<double>(kept + 1) +
-                          static_cast<double>(job_.model_bytes);
+    const int64_t standing = c_.resume ? static_cast<int64_t>(list_checkpoints(job_.run).size()) : 0;
+    const double needed =
+        static_cast<double>(checkpoint_bytes(optimizer_.parameters())) * static_cast<double>(std::max<int64_t>(0, kept - standing) + 1) +
+        static_cast<double>(job_.model_bytes);
     const double free = static_cast<double>(free_bytes(job_.run));
     if (free < needed)
       fail_resource(
@@ -107,7 +117,8 @@ class Loop {
     order_.seek({p.at("epoch"), p.at("index")});
     result_.last_metrics = state.data.at("last_metrics");
     result_.last_eval = state.data.at("last_eval");
-    guard_.skip();
+    if (optimizer_.steps() > c_.warmup_steps + 1) guard_.skip();
+    remove_torn_checkpoints(job_.run);
     log_info("resuming after step {} of {}", progress_.step, result_.total_steps);
   }
 
@@ -153,7 +164,7 @@ class Loop {
     if (!guarded(guard_.after_backward(squares))) return false;
     // torch.nn.utils.clip_grad_norm_: the coefficient is max_norm / (norm + 1e-6), at most 1.
     const double scale = c_.max_grad_norm > 0 ? std::min(1.0, c_.max_grad_norm / (norm + 1e-6)) : 1.0;
-    const bool watch = guard_.watching_update() && rate > 0 && norm > 0;
+    const bool watch = guard_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && norm > 0;  // warm-up rates may round to nothing
     if (watch) guard_.before_update();
     optimizer_.step(rate, scale);
     return !watch || guarded(guard_.after_update());
@@ -235,8 +246,11 @@ class Loop {
     const bool lower = c_.metric_for_best_model == config::BestMetric::eval_loss;
     if (std::isnan(progress_.best) || (lower ? value < progress_.best : value > progress_.best)) {
       progress_.best = value;
-      progress_.best_step = progress_.step;
-      if (keeps_best()) save();
+      const int64_t before = std::exchange(progress_.best_step, progress_.step);
+      if (!keeps_best()) return;
+      save();
+      const bool periodic = c_.save_steps > 0 && before % c_.save_steps == 0;
+      if (!c_.save_total_limit && before > 0 && !periodic) remove_checkpoint(job_.run, before, progress_.step);
     }
   }
 
@@ -273,7 +287,7 @@ class Loop {
       result_.message = fmt::format("interrupted after step {}; the checkpoint is written, go on with --resume", progress_.step);
       return true;
     }
-    if (c_.max_time && progress_.seconds >= *c_.max_time) {
+    if (c_.max_time && monotonic_seconds() - started_ >= *c_.max_time) {
       save();
       job_.save_model(job_.run / "model");
       result_.message =
@@ -299,6 +313,7 @@ class Loop {
   TrainResult result_;
   int64_t eval_every_ = 1;
   int64_t last_saved_ = -1;
+  double started_ = 0;  // when this start began to train
 };
 
 }  // namespace

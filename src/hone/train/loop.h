@@ -23,6 +23,7 @@ struct TrainJob {
   bool checkpointing = false;                                    // gradient checkpointing, resolved
   Json identity;                                                 // what must be the same on resume: configuration, data, tokenizer, template, model
   std::function<void(const std::filesystem::path&)> save_model;  // writes the model folder
+  std::function<void(bool resumed)> started;                     // called after every check, before the first step; may be empty
   int64_t model_bytes = 0;                                       // of that folder, for the check of disk space
 };
 

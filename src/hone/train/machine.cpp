@@ -56,7 +56,11 @@ Machine apply_machine_options(const config::MachineOptions& o) {
 double available_memory() {
   double bytes = number_after(read_small("/proc/meminfo"), "MemAvailable:") * 1024;
   const std::string limit = read_small("/sys/fs/cgroup/memory.max"), used = read_small("/sys/fs/cgroup/memory.current");
-  if (!limit.empty() && limit.rfind("max", 0) != 0) bytes = std::min(bytes, std::strtod(limit.c_str(), nullptr) - std::strtod(used.c_str(), nullptr));
+  // Files that were read or written count as used by the group, but give way.
+  const std::string stat = read_small("/sys/fs/cgroup/memory.stat");
+  const double cache = std::max(0.0, number_after(stat, "\ninactive_file ")) + std::max(0.0, number_after(stat, "\nactive_file "));
+  if (!limit.empty() && limit.rfind("max", 0) != 0)
+    bytes = std::min(bytes, std::strtod(limit.c_str(), nullptr) - std::strtod(used.c_str(), nullptr) + cache);
   return std::max(0.0, bytes);
 }
 

@@ -43,8 +43,8 @@ void Adamw::step(double learning_rate, double grad_scale) {
   const double bias1 = 1.0 - power(config_.beta1, steps_), bias2 = 1.0 - power(config_.beta2, steps_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     ops::Parameter& p = *parameters_[i];
-    const kernels::AdamwScalars scalars{learning_rate,   config_.beta1, config_.beta2, config_.epsilon, p.is_matrix() ? config_.weight_decay : 0.0,
-                                        grad_scale, bias1,         std::sqrt(bias2)};
+    const kernels::AdamwScalars scalars{learning_rate, config_.beta1, config_.beta2,   config_.epsilon, p.is_matrix() ? config_.weight_decay : 0.0,
+                                        grad_scale,    bias1,         std::sqrt(bias2)};
     if (p.backend == ops::Backend::reference)
       step_reference(p, first_[i], second_[i], scalars);
     else

@@ -1,5 +1,7 @@
 #include "hone/train/sft_data.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -58,9 +60,13 @@ struct Fault {
     text += fmt::format("\n  {} ({}x), first {}:{}: {}", kind, list.size(), list[0]->place.file, list[0]->place.line, list[0]->message);
   }
   if (!bad_rows.empty()) {
-    std::filesystem::create_directories(bad_rows.parent_path());
-    write_atomic(bad_rows, all);
-    text += fmt::format("\nall of them are in {}", bad_rows.string());
+    try {
+      std::filesystem::create_directories(bad_rows.parent_path());
+      write_atomic(bad_rows, all);
+      text += fmt::format("\nall of them are in {}", bad_rows.string());
+    } catch (const std::exception& error) {
+      text += fmt::format("\n{} could not be written: {}", bad_rows.string(), error.what());
+    }
   }
   throw UserError(Exit::usage, text);
 }
@@ -126,7 +132,7 @@ void keep_rows(const SftDataOptions& o, SftData& out) {
     if (length > c.max_length) {
       ++out.overlong;
       if (c.overlong == config::Overlong::error)
-        fail("row {} of the data has {} tokens, more than --max_length {}: raise it, or give --overlong drop or cut", row.source + 1, length,
+        fail("{}: row {} has {} tokens, more than --max_length {}: raise it, or give --overlong drop or cut", o.files.front(), row.source + 1, length,
              c.max_length);
       if (c.overlong == config::Overlong::drop) continue;
       const auto keep = static_cast<size_t>(c.max_length);
@@ -143,8 +149,8 @@ void keep_rows(const SftDataOptions& o, SftData& out) {
     out.rows.push_back(row);
   }
   if (c.overlong == config::Overlong::drop && static_cast<double>(out.overlong) > kOverlongShare * static_cast<double>(out.cache->size()))
-    fail("{} of {} rows are longer than --max_length {} tokens; dropping more than 1 % is an error: raise --max_length, or give --overlong cut",
-         out.overlong, out.cache->size(), c.max_length);
+    fail("{}: {} of {} rows are longer than --max_length {} tokens; dropping more than 1 % is an error: raise --max_length, or give --overlong cut",
+         o.files.front(), out.overlong, out.cache->size(), c.max_length);
   if (out.rows.empty())
     fail("{}: no row is left to train on ({} over-long, {} without a trained token)", o.files.front(), out.overlong, out.without_trained);
 }
@@ -152,14 +158,20 @@ void keep_rows(const SftDataOptions& o, SftData& out) {
 }  // namespace
 
 std::filesystem::path default_cache_folder() {
+  // A home that cannot be written (a container's user) must not stop a run.
+  const auto usable = [](const std::filesystem::path& folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    return !error && access(folder.c_str(), W_OK) == 0;
+  };
   const auto variable = [](const char* name) {
     const char* value = std::getenv(name);
     return value && *value ? std::filesystem::path(value) : std::filesystem::path();
   };
   if (const auto p = variable("HONE_CACHE"); !p.empty()) return p;
-  if (const auto p = variable("XDG_CACHE_HOME"); !p.empty()) return p / "hone";
-  if (const auto p = variable("HOME"); !p.empty()) return p / ".cache" / "hone";
-  return std::filesystem::temp_directory_path() / "hone-cache";
+  if (const auto p = variable("XDG_CACHE_HOME"); !p.empty() && usable(p / "hone")) return p / "hone";
+  if (const auto p = variable("HOME"); !p.empty() && usable(p / ".cache" / "hone")) return p / ".cache" / "hone";
+  return std::filesystem::temp_directory_path() / fmt::format("hone-cache-{}", getuid());
 }
 
 SftData load_sft_data(const SftDataOptions& o) {
