@@ -30,12 +30,16 @@ int run_eval(const Arguments& arguments) {
   result["rows_dropped"] = data.rows_read - static_cast<int64_t>(data.rows.size());
   result["trained_tokens"] = data.trained_tokens;
   std::string text;
-  if (config.format == config::Format::json) {
+  if (config.format == config::Format::json || !config.output.empty()) {
     text = result.dump() + "\n";
   } else {
     text = fmt::format("{} rows, {} trained tokens\n", data.rows.size(), data.trained_tokens);
     for (const char* key : {"eval_loss", "eval_mean_token_accuracy", "eval_entropy"})
-      if (result.contains(key)) text += fmt::format("{:<26} {:.6f}\n", key, result[key].get<double>());
+      if (const std::string k = key; result.contains(k))
+        text += fmt::format("{:<26} {:.6f}{}\n", k, result[k].get<double>(),
+                            result.contains(k + "_low")
+                                ? fmt::format("  ({:.6f} to {:.6f})", result[k + "_low"].get<double>(), result[k + "_high"].get<double>())
+                                : "");
   }
   if (config.output.empty())
     print_result(text);

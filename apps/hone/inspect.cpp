@@ -11,16 +11,14 @@
 namespace hone::app {
 namespace {
 
-/// {"messages", "add_generation_prompt": true} is a prompt: it needs no answer to train on.
-bool is_prompt(const nlohmann::json& row) {
-  const auto flag = row.find("add_generation_prompt");
-  return flag != row.end() && flag->is_boolean() && flag->get<bool>();
-}
+/// A row that says whether it ends with a generation prompt is to be rendered: it needs nothing to train on.
+bool is_render_only(const nlohmann::json& row) { return row.contains("add_generation_prompt"); }
 
-data::RowRules rules_of(const config::RunConfig& config, bool prompt) {
+data::RowRules rules_of(const config::RunConfig& config, bool render_only) {
   data::RowRules rules;
   rules.accepted = {data::RowKind::messages, data::RowKind::prompt_completion, data::RowKind::text, data::RowKind::prompt_only};
-  rules.needs_assistant = config.assistant_only_loss && !prompt;
+  rules.for_training = !render_only;
+  rules.needs_assistant = config.assistant_only_loss && !render_only;
   rules.keep_columns = false;
   return rules;
 }
@@ -34,8 +32,12 @@ text::RenderOptions render_options(const config::RunConfig& config) {
 
 /// Tokens of a row as read; a row that cannot be read or rendered has its error set and what could be made in the result.
 text::TokenizedRow tokenized(FilterRow& row, data::RowKind& kind, const TextModel& model, const config::RunConfig& config) {
-  const bool prompt = is_prompt(row.in);
-  auto parsed = data::parse_row(std::move(row.in), row.place, rules_of(config, prompt));
+  if (row.in.contains("chosen") || row.in.contains("rejected")) {
+    row.error = fmt::format("{}:{}: found a row with chosen or rejected; preference rows come with a later version", row.place.file, row.place.line);
+    return {};
+  }
+  const bool render_only = is_render_only(row.in);
+  auto parsed = data::parse_row(std::move(row.in), row.place, rules_of(config, render_only));
   if (const auto* error = std::get_if<data::RowError>(&parsed)) {
     row.error = data::describe(*error);
     return {};
@@ -43,6 +45,7 @@ text::TokenizedRow tokenized(FilterRow& row, data::RowKind& kind, const TextMode
   const data::Row& good = std::get<data::Row>(parsed);
   kind = good.kind;
   text::RowResult result = text::try_tokenize_row(good, model.tokenizer, model.chat, render_options(config));
+  if (render_only && result.problem && result.problem->kind == text::RowProblem::Kind::no_trained_token) result.problem.reset();
   if (result.problem) row.error = fmt::format("{}:{}: {}", row.place.file, row.place.line, result.problem->message);
   return std::move(result.row);
 }

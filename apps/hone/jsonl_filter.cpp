@@ -137,4 +137,9 @@ std::vector<int32_t> read_ids(const nlohmann::json& value) {
   return ids;
 }
 
+std::string at_place(const FilterRow& row, const std::string& message) {
+  const std::string place = fmt::format("{}:{}: ", row.place.file, row.place.line);
+  return message.starts_with(place) ? message : place + message;
+}
+
 }  // namespace hone::app

@@ -37,6 +37,9 @@ void each_row(std::span<FilterRow> rows, const std::function<void(FilterRow&)>& 
 /// The row's object with further fields as JSON text; a field of the same name is replaced.
 std::string with_fields(const nlohmann::json& object, const std::vector<std::pair<std::string, std::string>>& fields);
 
+/// The message with the row's place in front, unless it begins with it already.
+std::string at_place(const FilterRow& row, const std::string& message);
+
 /// JSON text. A float is the shortest text that reads back to the same float32; what is not finite becomes null.
 std::string json_text(float value);
 std::string json_text(double value);

@@ -87,6 +87,12 @@ std::string completions_text(const std::string& prompt, const std::vector<rollou
 
 std::string prompt_text(const data::Content& prompt) { return prompt.is_messages ? prompt.messages.back().content : prompt.text; }
 
+// The prompt in the form that gives the same completions when it is read from a file.
+std::string prompt_json(const std::string& words, bool as_message) {
+  const std::string content = json_text(std::string_view(words));
+  return as_message ? fmt::format("[{{\"role\":\"user\",\"content\":{}}}]", content) : content;
+}
+
 // Prompts from the command line are conversations of one user message where the model has a template, else plain text.
 int sample_words(const config::RunConfig& config, const OpenedModel& opened, Sampler& sampler) {
   std::vector<rollout::SampleRequest> requests;
@@ -102,7 +108,7 @@ int sample_words(const config::RunConfig& config, const OpenedModel& opened, Sam
   const auto completions = sampler.run(requests);
   for (size_t i = 0; i < completions.size(); ++i)
     print_result(config.format == config::Format::jsonl
-                     ? fmt::format("{{\"prompt\":{},\"completions\":{}}}\n", json_text(std::string_view(config.prompt[i])),
+                     ? fmt::format("{{\"prompt\":{},\"completions\":{}}}\n", prompt_json(config.prompt[i], opened.text.chat.exists()),
                                    completions_json(completions[i], sampler))
                      : completions_text(config.prompt[i], completions[i], sampler));
   return static_cast<int>(Exit::ok);
@@ -133,7 +139,7 @@ int run_sample(const Arguments& arguments) {
         requests.push_back({prompt_ids(prompt, opened, config), row_index});
         owners.emplace_back(i, prompt_text(prompt));
       } catch (const UserError& error) {
-        rows[i].error = error.what();
+        rows[i].error = at_place(rows[i], error.what());
       }
     }
     const auto completions = sampler.run(requests);

@@ -1,4 +1,6 @@
 // hone score: per-token log-probabilities of rows (a JSONL filter).
+#include <optional>
+
 #include "commands.h"
 #include "hone/base/error.h"
 #include "hone/text/render.h"
@@ -16,12 +18,13 @@ struct Scored {
   std::vector<float> weights;
 };
 
-Scored tokens_of(const FilterRow& row, const config::RunConfig& config, const TextModel& model) {
+Scored tokens_of(const FilterRow& row, const config::RunConfig& config, const std::optional<TextModel>& model) {
   if (const auto ids = row.in.find("ids"); ids != row.in.end()) {
     Scored scored{read_ids(*ids), {}};
     scored.weights.assign(scored.ids.size(), 1.0f);
     return scored;
   }
+  if (!model) fail("the model has no tokenizer: only rows of {{\"ids\"}} can be scored");
   data::RowRules rules;
   rules.accepted = {data::RowKind::text, data::RowKind::messages, data::RowKind::prompt_completion};
   rules.for_training = rules.needs_assistant = rules.keep_columns = false;
@@ -31,7 +34,7 @@ Scored tokens_of(const FilterRow& row, const config::RunConfig& config, const Te
   render.assistant_only_loss = config.assistant_only_loss;
   render.completion_only_loss = config.completion_only_loss;
   render.text_eos = false;
-  text::RowResult result = text::try_tokenize_row(std::get<data::Row>(parsed), model.tokenizer, model.chat, render);
+  text::RowResult result = text::try_tokenize_row(std::get<data::Row>(parsed), model->tokenizer, model->chat, render);
   if (result.problem && result.problem->kind != text::RowProblem::Kind::no_trained_token)
     fail("{}:{}: {}", row.place.file, row.place.line, result.problem->message);
   return {std::move(result.row.ids), std::move(result.row.weights)};
@@ -48,17 +51,20 @@ void check_ids(const Scored& scored, const FilterRow& row, int64_t vocab) {
 int run_score(const Arguments& arguments) {
   const config::RunConfig& config = arguments.config;
   const train::Machine machine = train::apply_machine_options(config);
-  const OpenedModel opened = open_checked_model(config);
-  const std::unique_ptr<model::Model> model = load_weights(opened, machine, 1024);
+  // {"ids"} needs no tokenizer.
+  const std::unique_ptr<model::ModelSource> source = model::open_model(config.model_name_or_path);
+  std::optional<TextModel> text;
+  if (source->tokenizer()) text = make_text_model(*source->tokenizer(), config);
+  const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
   return run_filter(config, [&](std::span<FilterRow> rows) {
     std::vector<Scored> scored(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].error.empty()) continue;
       try {
-        scored[i] = tokens_of(rows[i], config, opened.text);
+        scored[i] = tokens_of(rows[i], config, text);
         check_ids(scored[i], rows[i], model->config.vocab_size);
       } catch (const UserError& error) {
-        rows[i].error = error.what();
+        rows[i].error = at_place(rows[i], error.what());
       }
     }
     std::vector<std::vector<int32_t>> ids;

@@ -1,6 +1,8 @@
 // hone sft: supervised fine-tuning, from files to a model folder.
 #include <nlohmann/json.hpp>
 
+#include <torch/csrc/api/include/torch/version.h>
+
 #include "commands.h"
 #include "console.h"
 #include "hone/base/error.h"
@@ -98,6 +100,7 @@ Json write_summary(const fs::path& run, const train::TrainResult& result, const 
   Json summary;
   summary["command"] = "sft";
   summary["hone_version"] = HONE_VERSION;
+  summary["libtorch_version"] = TORCH_VERSION;
   summary["exit_code"] = static_cast<int>(result.exit);
   summary["message"] = result.message;
   summary["steps"] = result.steps;

@@ -8,13 +8,6 @@
 namespace hone::app {
 namespace {
 
-int32_t role_id(const text::Tokenizer& tokenizer, const std::string& content, const char* role, const std::string& where) {
-  if (content.empty()) return -1;
-  const auto id = tokenizer.id_of(content);
-  if (!id) fail("{}: the {} token '{}' is not in the vocabulary", where, role, content);
-  return *id;
-}
-
 /// The text of a template file; of a folder, its chat_template.jinja.
 std::string read_template(std::filesystem::path path) {
   constexpr size_t kLimit = size_t{1} << 22;
@@ -32,13 +25,8 @@ text::Tokenizer make_tokenizer(const model::TokenizerSource& source) {
     return text::Tokenizer::from_gguf(*source.gguf, "GGUF metadata");
   }
   const std::string path = source.tokenizer_json.string();
-  const text::Tokenizer plain = text::Tokenizer::from_json(read_text(source.tokenizer_json), path);
-  text::SpecialIds ids;
-  ids.bos = role_id(plain, source.bos_token, "BOS", path);
-  ids.eos = role_id(plain, source.eos_token, "EOS", path);
-  ids.unk = role_id(plain, source.unk_token, "unknown", path);
-  ids.pad = role_id(plain, source.pad_token, "padding", path);
-  return plain.with_special_ids(ids);
+  return text::with_roles(text::Tokenizer::from_json(read_text(source.tokenizer_json), path),
+                          {source.bos_token, source.eos_token, source.unk_token, source.pad_token}, source.chat_template, path);
 }
 
 TextModel make_text_model(const model::TokenizerSource& source, const config::ModelOptions& options) {

@@ -132,8 +132,9 @@ class Training(unittest.TestCase):
                               capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stderr)
         result = json.loads(done.stdout)
-        for key in ("eval_loss", "eval_mean_token_accuracy", "eval_entropy", "eval_num_tokens"):
+        for key in ("eval_loss", "eval_loss_low", "eval_loss_high", "eval_mean_token_accuracy", "eval_mean_token_accuracy_low", "eval_entropy", "eval_num_tokens"):
             self.assertEqual(result[key], line[key])
+        self.assertTrue(result["eval_loss_low"] < result["eval_loss"] < result["eval_loss_high"])
 
     def test_kill_9_at_random_moments_and_resume(self):
         self.run_hone("whole", "--save_steps", 3, steps=150)

@@ -66,7 +66,7 @@ struct LoopOptions {
   OnGuard on_guard = OnGuard::stop;
   int64_t logging_steps = 10;
   std::optional<int64_t> eval_steps;  // empty: at the end of every epoch
-  int64_t save_steps = 500;           // 0: only at the end
+  int64_t save_steps = 500;           // and at the end; 0: none, only model/
   std::optional<int64_t> save_total_limit;
   bool load_best_model_at_end = false;
   BestMetric metric_for_best_model = BestMetric::eval_loss;

@@ -130,7 +130,7 @@ Rows run_rows() {
           .range(1, 1e9)
           .empty_as("auto")
           .in(sft),
-      row("save_steps", &C::save_steps, "N", "steps between two checkpoints; 0: none, only model/ at the end").range(0, 1e9).in(sft).shown(),
+      row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/").range(0, 1e9).in(sft).shown(),
       row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept").range(1, 1e6).empty_as("none").in(sft),
       row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last").in(sft),
       choice("metric_for_best_model", &C::metric_for_best_model, "what the best is judged by")

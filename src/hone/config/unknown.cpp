@@ -31,7 +31,7 @@ const std::vector<Advice>& refused() {
       {{"resume_from_checkpoint"}, "give --resume: it takes the newest complete checkpoint in --output_dir"},
       {{"greater_is_better"}, "it follows from --metric_for_best_model; leave it out"},
       {{"eval_strategy", "evaluation_strategy"}, "give --eval_file, and --eval_steps N for a fixed distance"},
-      {{"save_strategy"}, "give --save_steps N (0: only at the end)"},
+      {{"save_strategy"}, "give --save_steps N (0: no checkpoint, only model/)"},
       {{"logging_strategy"}, "give --logging_steps N"},
       {{"loss_type", "use_liger_kernel"}, "the loss is the exact chunked negative log-likelihood; leave it out"},
       {{"attn_implementation"}, "attention is always exact per row; leave it out"},

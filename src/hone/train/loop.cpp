@@ -87,7 +87,7 @@ class Loop {
 
   // Room for the checkpoints that stand at once, the one being written, and the model.
   void check_disk() const {
-    const int64_t written = c_.save_steps > 0 ? result_.total_steps / c_.save_steps : 0;
+    const int64_t written = c_.save_steps > 0 ? (result_.total_steps + c_.save_steps - 1) / c_.save_steps : 0;  // one at the end, too
     const int64_t kept = std::min(written, c_.save_total_limit.value_or(written)) + (keeps_best() ? 1 : 0);
     const int64_t standing = c_.resume ? static_cast<int64_t>(list_checkpoints(job_.run).size()) : 0;
     const double needed =
@@ -154,9 +154,19 @@ class Loop {
       progress_.bad_in_a_row = 0;
       if (!apply(squares, norm, rate)) return false;
     }
-    report(sums, norm, rate, monotonic_seconds() - begin);
-    if (job_.eval_method && (progress_.step % eval_every_ == 0 || progress_.step == result_.total_steps)) evaluate();
-    if (c_.save_steps > 0 && progress_.step % c_.save_steps == 0) save();
+    const double seconds = monotonic_seconds() - begin;
+    const bool last = progress_.step == result_.total_steps;
+    const bool evaluates = job_.eval_method && (last || progress_.step % eval_every_ == 0);
+    Json line = report(sums, norm, rate, seconds);
+    if (evaluates) line.update(evaluate());
+    // One line a step, written before any checkpoint of it: a resumed run never misses or repeats one.
+    if (evaluates || last || progress_.step % std::max<int64_t>(1, c_.logging_steps) == 0) {
+      result_.last_metrics = line;
+      metrics_->write(line);
+    }
+    if (evaluates) keep_best(line.at(metric_name()));
+    // In the middle of a bad streak the weights may be broken already: the last good checkpoint stays the newest.
+    if (c_.save_steps > 0 && progress_.bad_in_a_row == 0 && (last || progress_.step % c_.save_steps == 0)) save();
     return true;
   }
 
@@ -192,13 +202,11 @@ class Loop {
     return false;
   }
 
-  void report(const StepSums& sums, double norm, double rate, double seconds) {
+  Json report(const StepSums& sums, double norm, double rate, double seconds) {
     progress_.seconds += seconds;
-    const bool last = progress_.step == result_.total_steps;
     const double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
     log_progress(fmt::format("loss {:.4f}  {:.0f} tokens/s  {} left", sums.loss, static_cast<double>(sums.tokens) / seconds, duration(left)),
                  progress_.step, result_.total_steps, "steps");
-    if (progress_.step % std::max<int64_t>(1, c_.logging_steps) != 0 && !last) return;
     Json line;
     line["step"] = progress_.step;
     line["epoch"] = static_cast<double>(progress_.step) / static_cast<double>(order_.steps_per_epoch());
@@ -211,8 +219,7 @@ class Loop {
     line["tokens_per_second"] = static_cast<double>(sums.tokens) / seconds;
     if (progress_.bad_steps > 0) line["nonfinite_steps"] = progress_.bad_steps;
     add_memory(line, memory());
-    result_.last_metrics = line;
-    metrics_->write(line);
+    return line;
   }
 
   MemoryParts memory() const {
@@ -232,19 +239,20 @@ class Loop {
     return s >= 3600 ? fmt::format("{}h{:02}m", s / 3600, s / 60 % 60) : s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
   }
 
-  void evaluate() {
+  Json evaluate() {
     const double begin = monotonic_seconds();
-    const Json line = evaluation(*job_.model, *job_.eval_method, job_.micro_batch_tokens);
-    Json full{{"step", progress_.step}};
-    full.update(line);
-    full["eval_runtime"] = monotonic_seconds() - begin;
-    result_.last_eval = full;
-    metrics_->write(full);
+    Json line = evaluation(*job_.model, *job_.eval_method, job_.micro_batch_tokens);
+    line["eval_runtime"] = monotonic_seconds() - begin;
+    result_.last_eval = line;
+    result_.last_eval["step"] = progress_.step;
     log_info("step {}: eval_loss {:.4f}, eval_mean_token_accuracy {:.4f}", progress_.step, line.at("eval_loss").get<double>(),
              line.at("eval_mean_token_accuracy").get<double>());
-    const double value = line.at(metric_name());
+    return line;
+  }
+
+  void keep_best(double value) {
     const bool lower = c_.metric_for_best_model == config::BestMetric::eval_loss;
-    if (std::isnan(progress_.best) || (lower ? value < progress_.best : value > progress_.best)) {
+    if (std::isfinite(value) && (std::isnan(progress_.best) || (lower ? value < progress_.best : value > progress_.best))) {
       progress_.best = value;
       const int64_t before = std::exchange(progress_.best_step, progress_.step);
       if (!keeps_best()) return;
@@ -324,12 +332,36 @@ int64_t total_steps(const config::RunConfig& config, int64_t rows) {
   return static_cast<int64_t>(std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
 }
 
+namespace {
+
+// NAME, NAME_low, NAME_high: the ratio sum(values)/sum(counts) and its 95 % interval over rows, by the linearised variance of a ratio
+// (Cochran, Sampling Techniques, 1977, section 6.3): rows are the units that were drawn, not tokens.
+void add_interval(Json& out, const std::string& name, double ratio, const methods::Method& method, const std::vector<double>& values) {
+  out[name] = ratio;
+  const auto n = static_cast<double>(values.size());
+  double count = 0, squares = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t row[] = {static_cast<int64_t>(i)};
+    const double c = method.count(row);
+    count += c;
+    squares += (values[i] - ratio * c) * (values[i] - ratio * c);
+  }
+  if (values.size() < 2 || !(count > 0)) return;
+  const double half = 1.959963984540054 * std::sqrt(n / (n - 1) * squares) / count;
+  out[name + "_low"] = ratio - half;
+  out[name + "_high"] = ratio + half;
+}
+
+}  // namespace
+
 Json evaluation(model::Model& model, const methods::Method& method, int64_t micro_batch_tokens) {
   std::vector<int64_t> rows(method.num_rows());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
   const StepSums sums = run_rows(model, method, rows, {micro_batch_tokens, false, false});
-  Json out{{"eval_loss", sums.loss}};
-  for (const auto& [name, value] : sums.metrics) out["eval_" + name] = value;
+  Json out;
+  add_interval(out, "eval_loss", sums.loss, method, sums.row_loss);
+  for (size_t i = 0; i < sums.metrics.size(); ++i)
+    add_interval(out, "eval_" + sums.metrics[i].first, sums.metrics[i].second, method, sums.row_metrics[i]);
   out["eval_num_tokens"] = sums.tokens;
   return out;
 }

@@ -13,16 +13,20 @@ namespace {
 struct Running {
   std::string name;
   double sum = 0, count = 0;
+  std::vector<double> values;  // per sequence
 };
 
 // Adds the per-sequence values of a micro-batch one by one, in data order.
 void accumulate(std::vector<Running>& running, const std::vector<methods::Term>& terms) {
   if (running.empty())
-    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count});
+    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count, {}});
   check(running.size() == terms.size(), "a method returned {} terms after {}", terms.size(), running.size());
   for (size_t i = 0; i < terms.size(); ++i) {
     const at::Tensor values = terms[i].values.detach().to(at::kCPU, at::kDouble).contiguous();
-    for (int64_t s = 0; s < values.size(0); ++s) running[i].sum += values.const_data_ptr<double>()[s];
+    for (int64_t s = 0; s < values.size(0); ++s) {
+      running[i].sum += values.const_data_ptr<double>()[s];
+      running[i].values.push_back(values.const_data_ptr<double>()[s]);
+    }
   }
 }
 
@@ -70,7 +74,11 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
   }
   if (options.training) ops::flush_lookups(model.embedding);
   for (const Running& l : losses) sums.loss += l.sum / l.count;
-  for (const Running& m : metrics) sums.metrics.emplace_back(m.name, m.sum / m.count);
+  if (!losses.empty()) sums.row_loss = std::move(losses[0].values);
+  for (Running& m : metrics) {
+    sums.metrics.emplace_back(m.name, m.sum / m.count);
+    sums.row_metrics.push_back(std::move(m.values));
+  }
   return sums;
 }
 

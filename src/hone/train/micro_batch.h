@@ -14,6 +14,8 @@ namespace hone::train {
 struct StepSums {
   double loss = 0;                                      // already divided by its counts
   std::vector<std::pair<std::string, double>> metrics;  // name, sum/count
+  std::vector<double> row_loss;                         // per sequence, not divided: the first loss term
+  std::vector<std::vector<double>> row_metrics;         // per metric and sequence, not divided
   int64_t tokens = 0;                                   // real input tokens
   int64_t largest_micro_batch = 0;                      // packed tokens
 };

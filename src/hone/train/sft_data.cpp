@@ -102,7 +102,8 @@ data::TokenCache build_cache(const SftDataOptions& o, const std::string& key, co
   });
   std::vector<Fault> faults;
   for (int64_t i = 0; i < count; ++i)
-    if (results[i].problem) faults.push_back({dataset.rows[i].place, slug(results[i].problem->kind), results[i].problem->message});
+    if (results[i].problem && results[i].problem->kind != text::RowProblem::Kind::no_trained_token)  // those are dropped and counted
+      faults.push_back({dataset.rows[i].place, slug(results[i].problem->kind), results[i].problem->message});
   if (!faults.empty()) fail_faults(faults, count, o.bad_rows);
   data::TokenCacheWriter writer(folder, key);
   for (int64_t i = 0; i < count; ++i) {
