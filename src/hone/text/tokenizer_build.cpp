@@ -88,7 +88,7 @@ void place_merges(Tokenizer::Data& data, const RawVocabulary& raw, const TokenId
   data.merge_list.reserve(raw.merges.size());
   std::string merged;
   for (size_t i = 0; i < raw.merges.size(); ++i) {
-    const auto& [left, right] = raw.merges[i];
+    const std::string &left = raw.merges[i].first, &right = raw.merges[i].second;  // clang 14 cannot capture structured bindings
     const auto id_of = [&](const std::string& token) {
       const auto found = ids.find(token);
       if (found == ids.end()) fail("{}: merge {} (\"{}\" + \"{}\") names \"{}\", which is not in the vocabulary", source, i, left, right, token);
