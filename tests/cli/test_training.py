@@ -136,6 +136,31 @@ class Training(unittest.TestCase):
             self.assertEqual(result[key], line[key])
         self.assertTrue(result["eval_loss_low"] < result["eval_loss"] < result["eval_loss_high"])
 
+    def test_overlong_rows(self):
+        self.assertIn("dropping more than 1 % is an error", self.run_hone("drop", "--max_length", 64, code=2).stderr)
+        self.assertIn("more than --max_length 64", self.run_hone("error", "--max_length", 64, "--overlong", "error", code=2).stderr)
+        self.assertIn("over-long cut", self.run_hone("cut", "--max_length", 105, "--overlong", "cut").stdout)
+        # one over-long row of 201 is below 1 %: dropped and counted
+        rows = [{"prompt": "a b", "completion": " c"}] * 200 + [{"prompt": "a b", "completion": " c" * 200}]
+        data = self.folder / "one.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.assertIn("1 over-long dropped", self.run_hone("one", "--max_length", 64, data=data).stdout)
+        self.assertEqual(json.loads((self.folder / "one" / "summary.json").read_text())["rows"], 200)
+
+    def test_tokenizer_of_another_model_is_refused(self):
+        model = self.folder / "foreign"
+        shutil.copytree(MODEL, model)
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        tokenizer["added_tokens"].append({"id": 290, "content": "<extra>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+                                          "special": True})
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+        data = self.folder / "extra.jsonl"
+        data.write_text(json.dumps({"text": "a <extra> b"}) + "\n")
+        command = [str(model) if word == str(MODEL) else word for word in self.command("run", data=data)]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("id 290 but the model has only 290 embeddings", done.stderr)
+
     def test_kill_9_at_random_moments_and_resume(self):
         self.run_hone("whole", "--save_steps", 3, steps=150)
         rng = random.Random(11)
