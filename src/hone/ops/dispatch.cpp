@@ -16,6 +16,18 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 using Layer = std::function<at::Tensor(const at::Tensor&)>;
 
+// MKL chooses the code of each vector function at its first call, and when that call comes from two threads at once, one of them may run a
+// low-accuracy variant for its share (errors of 1e-5 to 1e-4, once per process; pytorch issue 188792). So every function that ATen sends
+// there is called on one element before main(), while there is one thread.
+const bool kVectorMathReady = [] {
+  using Unary = at::Tensor (*)(const at::Tensor&);
+  constexpr Unary kFunctions[] = {at::acos, at::asin, at::atan,  at::cos, at::erf,  at::erfc, at::erfinv, at::exp,
+                                  at::log,  at::log2, at::log10, at::sin, at::sqrt, at::tan,  at::tanh,   at::trunc};
+  for (const auto dtype : {at::kFloat, at::kDouble})
+    for (const Unary function : kFunctions) function(at::full({1}, 0.5, dtype));
+  return true;
+}();
+
 struct Checkpointed : Function<Checkpointed> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t layer_address) {
     auto layer = std::make_shared<Layer>(*reinterpret_cast<const Layer*>(layer_address));
