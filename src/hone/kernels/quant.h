@@ -1,0 +1,63 @@
+#pragma once
+// 4-bit weights (NF4, FP4) and 8-bit optimizer states, byte for byte as bitsandbytes 0.50 makes them. Plain pointers; no LibTorch here.
+// Exactness as in kernels.h: a 4-bit weight is the float32 product map[code] * absmax, rounded once; products with it are the chains of
+// kernels.h over these values (never factored per block), so that a 4-bit product has the bits of the dense product of dequantised panels.
+#include <cstdint>
+#include <numeric>
+
+#include "hone/kernels/kernels.h"
+
+namespace hone::kernels {
+
+// ---- blocks over a flattened tensor ------------------------------------------------------------------------------------------------
+enum class QuantType { nf4, fp4 };
+constexpr int64_t kQuantBlock = 64;     // weights that share one absmax; blocks run over the flattened tensor
+constexpr int64_t kNestedBlock = 256;   // absmax values that share one nested absmax, and elements of one block of an 8-bit state
+
+/// The 16 values of a code (arXiv:2305.14314, appendix E, for NF4).
+const float* quant_map(QuantType type);
+/// codes: (count + 1) / 2 bytes, the first element of a pair in the high nibble; absmax: ceil(count / 64) floats.
+void quantize_4bit(const float* x, int64_t count, QuantType type, uint8_t* codes, float* absmax);
+void dequantize_4bit(const uint8_t* codes, const float* absmax, int64_t count, QuantType type, float* x);
+
+/// The 256 ascending values of the dynamic map (arXiv:2110.02861); signed for first moments and nested absmax, unsigned for second moments.
+const float* dynamic_map(bool is_signed);
+/// Double quantisation of absmax: codes (count) by the signed map of (absmax - offset) over blocks of 256 with their own nested absmax
+/// (ceil(count / 256)). offset is the correctly rounded mean of absmax.
+void quantize_nested(const float* absmax, int64_t count, uint8_t* codes, float* nested_absmax, float* offset);
+void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float offset, int64_t count, float* absmax);
+/// The same with maps that a checkpoint brings (256 values, ascending or not).
+void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float offset, const float* map, int64_t count, float* absmax);
+
+// ---- 4-bit weights in panels -------------------------------------------------------------------------------------------------------
+// A weight (N, K) in panels of 32 rows, as in kernels.h: codes: for every step k the 32 codes of a panel in 16 bytes, low nibble = lane j,
+// high nibble = lane j + 16. scales: blocks of 64 of the flattened tensor may cross rows, but never inside a run of g = gcd(K, 64) steps, so
+// every panel keeps one absmax for each (run, lane): element (n, k) has scale ((n/32) * (K/g) + k/g) * 32 + n%32. Lanes past N are 0.
+constexpr int64_t quant_run(int64_t k) { return std::gcd(k, kQuantBlock); }
+constexpr int64_t quant_code_bytes(int64_t n, int64_t k) { return panel_count(n) * k * (kPanel / 2); }
+constexpr int64_t quant_scale_floats(int64_t n, int64_t k) { return panel_count(n) * (k / quant_run(k)) * kPanel; }
+
+struct QuantPanels {
+  const uint8_t* codes = nullptr;  // 64-byte aligned
+  const float* scales = nullptr;   // 64-byte aligned
+  QuantType type = QuantType::nf4;
+};
+
+/// Places one whole quantised tensor (rows, K) (flattened codes and absmax, as quantize_4bit makes them) at rows row_begin.. of the panels.
+void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes, float* panel_scales);
+/// Rows [row_begin, row_begin + rows) dequantised to row-major float32 (rows, K).
+void unpack_quant_panels(const QuantPanels& panels, int64_t row_begin, int64_t rows, int64_t K, float* w);
+
+/// linear_forward and linear_backward_input (kernels.h) with a 4-bit weight: the same bits as with its dequantised panels.
+/// Many rows: slices are dequantised once into L2. Few rows (decoding): dequantised in registers, nothing is written.
+void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y, int64_t ldy);
+void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx);
+
+// ---- 8-bit AdamW -------------------------------------------------------------------------------------------------------------------
+/// One AdamW step whose moments are kept as 8-bit codes of the dynamic maps with an absmax for every 256 elements, counted from the start of
+/// the call: dequantise, the arithmetic of adamw_step's moments in the order of bitsandbytes, requantise. m, v: count codes; m_absmax,
+/// v_absmax: ceil(count / 256). All zero bytes with absmax 0 stand for zero moments only where the map says so: use adamw_8bit_init.
+void adamw_8bit_init(uint8_t* m, float* m_absmax, uint8_t* v, float* v_absmax, int64_t count);
+void adamw_8bit_step(float* p, const float* grad, uint8_t* m, float* m_absmax, uint8_t* v, float* v_absmax, int64_t count, const AdamwScalars& scalars);
+
+}  // namespace hone::kernels
