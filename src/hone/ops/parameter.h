@@ -26,6 +26,7 @@ struct Parameter {
   at::Tensor value;  // kernels: a matrix is (panel_count(N), K, 32) panels, see kernels.h; reference: (N, K). A vector is (rows).
   at::Tensor grad;   // like value; undefined while nothing is trained
   bool trainable = true;
+  double learning_rate_scale = 1.0;                        // LoRA+ (arXiv:2402.12354): the optimizer multiplies its rate by it
   std::vector<std::pair<at::Tensor, at::Tensor>> lookups;  // (ids, gradient rows) of this step's embedding lookups, in data order
 
   bool defined() const { return value.defined(); }
