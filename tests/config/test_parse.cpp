@@ -99,7 +99,112 @@ TEST(Flags, EmptyAndAutoWords) {
 
 TEST(Flags, ChoicesHaveTrlsAliases) {
   EXPECT_EQ(parse_sft({"--optim", "adamw_torch"}).config.optim, Optimizer::adamw);
+  EXPECT_EQ(parse_sft({"--optim", "adamw_8bit"}).config.optim, Optimizer::adamw_8bit);
+  EXPECT_EQ(parse_sft({"--optim", "adamw_bnb_8bit"}).config.optim, Optimizer::adamw_8bit);
   EXPECT_EQ(parse_sft({"--lr_scheduler_type", "constant_with_warmup"}).config.lr_scheduler_type, Schedule::constant);
+}
+
+TEST(Adapters, DefaultsAndWhatFollowsFromThem) {
+  const RunConfig full = parse_sft({}).config;
+  EXPECT_FALSE(full.use_peft || full.load_in_4bit);
+  const RunConfig config = parse_sft({"--use_peft"}).config;
+  EXPECT_EQ(config.lora_r, 16);
+  EXPECT_EQ(config.lora_alpha, 32);
+  EXPECT_EQ(config.lora_dropout, 0);
+  EXPECT_THAT(config.lora_target_modules, ElementsAre("all-linear"));
+  EXPECT_EQ(config.learning_rate, 2e-4);
+  EXPECT_EQ(parse_sft({"--use_peft", "--lr", "2e-5"}).config.learning_rate, 2e-5);
+  for (const Words& words : {Words{"--load_in_4bit"}, Words{"--adapter", "a"}}) {
+    EXPECT_TRUE(parse_sft(words).config.use_peft) << words.front();
+    EXPECT_EQ(parse_sft(words).config.learning_rate, 2e-4) << words.front();
+    Words refused = words;
+    refused.insert(refused.end(), {"--use_peft", "false"});
+    EXPECT_THAT(sft_message(refused), HasSubstr("exclude each other")) << words.front();
+  }
+}
+
+TEST(Adapters, ModuleNamesTakeCommasButRegularExpressionsKeepTheirs) {
+  const auto targets = [](const Words& words) {
+    Words all = {"--use_peft", "--lora_target_modules"};
+    all.insert(all.end(), words.begin(), words.end());
+    return parse_sft(all).config.lora_target_modules;
+  };
+  EXPECT_THAT(targets({"q_proj,v_proj", "o_proj"}), ElementsAre("q_proj", "v_proj", "o_proj"));
+  EXPECT_THAT(targets({"all"}), ElementsAre("all-linear"));
+  EXPECT_THAT(targets({R"(.*\.[0-9]{1,2}\..*q_proj)", "layers.1.self_attn.k_proj,v_proj"}),
+              ElementsAre(R"(.*\.[0-9]{1,2}\..*q_proj)", "layers.1.self_attn.k_proj", "v_proj"));
+  for (const char* text : {"", ",", "q_proj,", ",q_proj", "q_proj,,v_proj"}) {
+    EXPECT_THAT(sft_message({"--use_peft", std::string("--lora_target_modules=") + text}), HasSubstr("empty name")) << text;
+  }
+  EXPECT_THAT(sft_message({"--use_peft", "--lora_target_modules", "all-linear,q_proj"}), HasSubstr("give it alone"));
+  Arguments arguments;
+  apply_yaml(arguments, "use_peft: true\ntarget_modules: 'q_proj,k_proj'\nmodules_to_save: [lm_head]\n", "c.yaml");
+  EXPECT_THAT(arguments.config.lora_target_modules, ElementsAre("q_proj", "k_proj"));
+  EXPECT_THAT(arguments.config.lora_modules_to_save, ElementsAre("lm_head"));
+}
+
+TEST(Adapters, OtherToolsNamesAreAliases) {
+  const RunConfig config = parse_sft({"--use_peft", "--lora_rank", "4", "--alpha", "8", "--modules_to_save", "norm,lm_head", "--peft_use_dora",
+                                      "--peft_init_lora_weights", "True"})
+                               .config;
+  EXPECT_EQ(config.lora_r, 4);
+  EXPECT_EQ(config.lora_alpha, 8);
+  EXPECT_THAT(config.lora_modules_to_save, ElementsAre("norm", "lm_head"));
+  EXPECT_TRUE(config.use_dora);
+  EXPECT_EQ(config.init_lora_weights, InitLora::standard);
+  EXPECT_FALSE(parse_sft({"--load_in_4bit", "--bnb_4bit_use_double_quant", "false"}).config.use_bnb_nested_quant);
+}
+
+TEST(Adapters, FlagsThatWouldChangeNothingAreErrors) {
+  for (const char* flag : {"--lora_r=8", "--lora_alpha=8", "--lora_dropout=0.1", "--lora_target_modules=q_proj", "--lora_modules_to_save=lm_head",
+                           "--use_rslora", "--use_dora", "--init_lora_weights=gaussian", "--loraplus_lr_ratio=16"}) {
+    EXPECT_THAT(sft_message({flag}), HasSubstr("changes nothing without an adapter; add --use_peft")) << flag;
+    EXPECT_EQ(sft_message({flag, "--load_in_4bit"}), "(no error)") << flag;
+  }
+  for (const char* flag : {"--bnb_4bit_quant_type=fp4", "--use_bnb_nested_quant=false"}) {
+    EXPECT_THAT(sft_message({flag, "--use_peft"}), HasSubstr("changes nothing without --load_in_4bit")) << flag;
+    EXPECT_THAT(message_of([&] { parse(score, {"--model", "m", flag}); }), HasSubstr("changes nothing without --load_in_4bit")) << flag;
+  }
+  for (const char* flag : {"--lora_r=8", "--init_lora_weights=pissa", "--use_dora"}) {
+    EXPECT_THAT(sft_message({flag, "--adapter", "a"}), HasSubstr("and --adapter exclude each other")) << flag;
+  }
+  EXPECT_EQ(sft_message({"--lora_dropout", "0.1", "--loraplus_lr_ratio", "16", "--adapter", "a"}), "(no error)");
+}
+
+TEST(Adapters, RangesAndContradictions) {
+  EXPECT_THAT(sft_message({"--use_peft", "--lora_r", "0"}), HasSubstr("out of range"));
+  EXPECT_THAT(sft_message({"--use_peft", "--lora_alpha", "0"}), HasSubstr("above 0"));
+  EXPECT_THAT(sft_message({"--use_peft", "--lora_dropout", "1"}), HasSubstr("below 1"));
+  EXPECT_THAT(sft_message({"--use_peft", "--lora_dropout=-0.1"}), HasSubstr("at least 0"));
+  EXPECT_THAT(sft_message({"--load_in_4bit", "--init_lora_weights", "pissa"}), HasSubstr("leave one out"));
+  EXPECT_EQ(sft_message({"--load_in_4bit", "--use_dora"}), "(no error)");
+  EXPECT_THAT(sft_message({"--adapter="}), HasSubstr("name is empty"));
+}
+
+TEST(Adapters, FiltersTakeThemToo) {
+  for (const Command command : {score, sample, inspect}) {
+    const RunConfig config = parse(command, {"--model", "m", "--adapter", "a", "--load_in_4bit", "--bnb_4bit_quant_type", "fp4"}).config;
+    EXPECT_EQ(config.adapter, "a");
+    EXPECT_TRUE(config.load_in_4bit);
+    EXPECT_EQ(config.bnb_4bit_quant_type, QuantType::fp4);
+  }
+  EXPECT_EQ(parse(eval, {"--model", "m", "--data", "d", "--adapter", "a"}).config.adapter, "a");
+}
+
+TEST(Adapters, RunYamlHoldsWhatAppliesAndReadsBack) {
+  const auto yaml_of = [](const Words& words) { return to_yaml(parse_sft(words).config, sft); };
+  EXPECT_THAT(yaml_of({}), testing::Not(HasSubstr("lora_")));
+  EXPECT_THAT(yaml_of({"--use_peft"}), HasSubstr("lora_r: 16\n"));
+  EXPECT_THAT(yaml_of({"--use_peft"}), testing::Not(HasSubstr("bnb_4bit")));
+  EXPECT_THAT(yaml_of({"--use_peft"}), HasSubstr("learning_rate: 0.0002\n"));
+  EXPECT_THAT(yaml_of({"--adapter", "a"}), testing::Not(HasSubstr("lora_r")));
+  EXPECT_THAT(yaml_of({"--adapter", "a"}), HasSubstr("lora_dropout: 0\n"));
+  for (const Words& words :
+       {Words{}, Words{"--use_peft", "--lora_target_modules", "q_proj,x{1,2}"}, Words{"--load_in_4bit"}, Words{"--adapter", "a"}}) {
+    const std::string path = testing::TempDir() + "/hone_adapter.yaml";
+    std::ofstream(path) << yaml_of(words);
+    EXPECT_EQ(to_yaml(parse(sft, {"--config", path}).config, sft), yaml_of(words));
+  }
 }
 
 TEST(Flags, InspectReadsDataAsFile) {

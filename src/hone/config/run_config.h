@@ -9,7 +9,7 @@
 namespace hone::config {
 
 enum class Schedule { constant, linear, cosine };  // each after warmup_steps of linear warm-up
-enum class Optimizer { adamw };
+enum class Optimizer { adamw, adamw_8bit };
 enum class Overlong { drop, cut, error };
 enum class Device { automatic, cpu, cuda };
 enum class Dtype { automatic, float32, bfloat16 };
@@ -17,6 +17,8 @@ enum class IsaChoice { automatic, avx2, avx512 };
 enum class KernelChoice { automatic, reference };
 enum class OnGuard { stop, warn };
 enum class Format { text, json, jsonl };
+enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
+enum class QuantType { nf4, fp4 };
 enum class BestMetric { eval_loss, eval_mean_token_accuracy };
 
 struct ModelOptions {
@@ -44,7 +46,7 @@ struct DataOptions {
 
 struct OptimizerOptions {
   Optimizer optim = Optimizer::adamw;
-  double learning_rate = 2e-5;  // SFTConfig
+  double learning_rate = 2e-5;  // SFTConfig; kAdapterLearningRate where an adapter is trained and none is given (resolve_defaults)
   Schedule lr_scheduler_type = Schedule::linear;
   int64_t warmup_steps = 0;
   double weight_decay = 0.0;   // never on biases and norms
@@ -53,6 +55,25 @@ struct OptimizerOptions {
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
 };
+
+/// An adapter to train or to apply, and a base held in 4 bits. Names are PEFT's and TRL's.
+struct PeftOptions {
+  bool use_peft = false;  // where training: also true once resolved with load_in_4bit or adapter
+  std::string adapter;    // a PEFT directory: training goes on with it; everything else applies it
+  int64_t lora_r = 16;
+  double lora_alpha = 32;
+  double lora_dropout = 0;                                     // ours: TRL 0.05
+  std::vector<std::string> lora_target_modules{"all-linear"};  // ours: TRL leaves it to PEFT
+  std::vector<std::string> lora_modules_to_save;
+  bool use_rslora = false;
+  bool use_dora = false;
+  InitLora init_lora_weights = InitLora::standard;
+  double loraplus_lr_ratio = 0;  // B's learning rate over A's; 0 and 1: the same
+  bool load_in_4bit = false;
+  QuantType bnb_4bit_quant_type = QuantType::nf4;
+  bool use_bnb_nested_quant = true;  // ours: TRL false
+};
+constexpr double kAdapterLearningRate = 2e-4;
 
 struct LoopOptions {
   std::string output_dir;          // empty: runs/COMMAND-001 and so on
@@ -95,7 +116,7 @@ struct SampleOptions {
 };
 
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
-struct RunConfig : ModelOptions, MachineOptions, DataOptions, OptimizerOptions, LoopOptions, FilterOptions, SampleOptions {
+struct RunConfig : ModelOptions, MachineOptions, DataOptions, OptimizerOptions, PeftOptions, LoopOptions, FilterOptions, SampleOptions {
   int64_t seed = 42;
 };
 

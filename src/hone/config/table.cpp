@@ -1,4 +1,6 @@
 // The rows of the field table. Help lines are written once, here.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -30,6 +32,8 @@ struct Row : Field {
   Row& told_as(std::string text) { return default_text = std::move(text), *this; }
   Row& one_of(std::vector<std::string> names) { return choices = std::move(names), *this; }
   Row& or_as(std::vector<std::pair<std::string, std::string>> names) { return choice_aliases = std::move(names), *this; }
+  Row& with(Needs what) { return needs = what, *this; }
+  Row& split_at_commas() { return splits_at_commas = true, *this; }
   Row& later(std::vector<std::string> names) { return later_choices = std::move(names), *this; }
 };
 
@@ -101,7 +105,12 @@ Rows training_rows() {
           .in(sft)
           .shown(),
       row("batch_size", &C::batch_size, "N", "rows per optimizer step").range(1, 1 << 20).in(sft).shown(),
-      row("learning_rate", &C::learning_rate, "X", "peak learning rate").also({"lr"}).range(0, 100).in(sft).shown(),
+      row("learning_rate", &C::learning_rate, "X", "peak learning rate")
+          .also({"lr"})
+          .range(0, 100)
+          .told_as(fmt::format("{}; with an adapter {}", OptimizerOptions().learning_rate, kAdapterLearningRate))
+          .in(sft)
+          .shown(),
       choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
           .one_of({"constant", "linear", "cosine"})
           .or_as({{"constant_with_warmup", "constant"}})
@@ -110,11 +119,84 @@ Rows training_rows() {
       row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(sft).shown(),
       row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(sft),
       row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(sft),
-      choice("optim", &C::optim, "optimizer").one_of({"adamw"}).or_as({{"adamw_torch", "adamw"}, {"adamw_torch_fused", "adamw"}}).in(sft),
+      choice("optim", &C::optim, "optimizer; adamw_8bit keeps its moments in 8 bits")
+          .one_of({"adamw", "adamw_8bit"})
+          .or_as({{"adamw_torch", "adamw"},
+                  {"adamw_torch_fused", "adamw"},
+                  {"paged_adamw", "adamw"},
+                  {"paged_adamw_32bit", "adamw"},
+                  {"adamw_bnb_8bit", "adamw_8bit"},
+                  {"paged_adamw_8bit", "adamw_8bit"}})
+          .in(sft),
       row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(sft),
       row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(sft),
       row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(sft),
       choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(sft),
+  };
+}
+
+Rows adapter_rows() {
+  return {
+      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(sft).shown(),
+      row("adapter", &C::adapter, "DIR", "go on training this adapter (a PEFT directory); implies --use_peft")
+          .also({"adapter_name_or_path", "lora_model_dir"})
+          .told_as("a new one")
+          .in(sft)
+          .shown(),
+      row("adapter", &C::adapter, "DIR", "an adapter (a PEFT directory) on top of the model")
+          .also({"adapter_name_or_path", "lora_model_dir"})
+          .told_as("none")
+          .in(kMachineCommands & ~sft)
+          .shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(sft).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the model's linear weights in 4 bits").in(kMachineCommands & ~sft).shown(),
+      choice("bnb_4bit_quant_type", &C::bnb_4bit_quant_type, "the 16 values of 4 bits")
+          .one_of({"nf4", "fp4"})
+          .with(Needs::four_bit)
+          .in(kMachineCommands),
+      row("use_bnb_nested_quant", &C::use_bnb_nested_quant, "true|false", "the scales of the 4-bit blocks in 8 bits")
+          .also({"bnb_4bit_use_double_quant", "double_quantization"})
+          .with(Needs::four_bit)
+          .in(kMachineCommands),
+      row("lora_r", &C::lora_r, "N", "rank of the adapter").also({"r", "lora_rank"}).range(1, 1 << 16).with(Needs::new_adapter).in(sft).shown(),
+      row("lora_alpha", &C::lora_alpha, "X", "the adapter's product is scaled by lora_alpha / lora_r")
+          .also({"alpha"})
+          .above(0)
+          .with(Needs::new_adapter)
+          .in(sft),
+      row("lora_dropout", &C::lora_dropout, "X", "share of the adapter's inputs dropped in training")
+          .range(0, 1)
+          .below(1)
+          .with(Needs::adapter)
+          .in(sft),
+      row("lora_target_modules", &C::lora_target_modules, "all-linear|NAME,...",
+          "linears that get an adapter: every one but the head, or names, or regular expressions of whole names")
+          .also({"target_modules", "lora_target"})
+          .or_as({{"all", "all-linear"}})
+          .split_at_commas()
+          .with(Needs::new_adapter)
+          .in(sft),
+      row("lora_modules_to_save", &C::lora_modules_to_save, "NAME,...", "modules trained in full beside the adapter (lm_head, embed_tokens, norms)")
+          .also({"modules_to_save", "additional_target"})
+          .told_as("none")
+          .split_at_commas()
+          .with(Needs::new_adapter)
+          .in(sft),
+      row("use_rslora", &C::use_rslora, "true|false", "scale by lora_alpha / sqrt(lora_r)")
+          .also({"peft_use_rslora"})
+          .with(Needs::new_adapter)
+          .in(sft),
+      row("use_dora", &C::use_dora, "true|false", "DoRA: magnitude and direction apart").also({"peft_use_dora"}).with(Needs::new_adapter).in(sft),
+      choice("init_lora_weights", &C::init_lora_weights, "the adapter's first values; pissa: the weights' principal components")
+          .also({"peft_init_lora_weights"})
+          .one_of({"default", "gaussian", "pissa"})
+          .or_as({{"true", "default"}, {"True", "default"}})
+          .with(Needs::new_adapter)
+          .in(sft),
+      row("loraplus_lr_ratio", &C::loraplus_lr_ratio, "X", "LoRA+: learning rate of lora_B over that of lora_A; 0: the same")
+          .range(0, 1e6)
+          .with(Needs::adapter)
+          .in(sft),
   };
 }
 
@@ -130,7 +212,10 @@ Rows run_rows() {
           .range(1, 1e9)
           .empty_as("auto")
           .in(sft),
-      row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/").range(0, 1e9).in(sft).shown(),
+      row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/")
+          .range(0, 1e9)
+          .in(sft)
+          .shown(),
       row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept").range(1, 1e6).empty_as("none").in(sft),
       row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last").in(sft),
       choice("metric_for_best_model", &C::metric_for_best_model, "what the best is judged by")
@@ -199,8 +284,9 @@ Rows sample_rows() {
 std::vector<Field> build() {
   std::vector<Field> table;
   const std::pair<const char*, Rows> groups[] = {
-      {"Model", model_rows()},       {"Data", data_rows()}, {"Input and output", filter_rows()}, {"Sampling", sample_rows()},
-      {"Training", training_rows()}, {"Run", run_rows()},   {"Machine", machine_rows()},
+      {"Model", model_rows()},     {"Data", data_rows()},         {"Input and output", filter_rows()},
+      {"Sampling", sample_rows()}, {"Training", training_rows()}, {"Adapter", adapter_rows()},
+      {"Run", run_rows()},         {"Machine", machine_rows()},
   };
   for (const auto& [group, rows] : groups) {
     for (const Row& entry : rows) {
