@@ -36,11 +36,15 @@ void transpose_panels(const float* panels, int64_t N, int64_t K, float* out);
 
 // ---- linear (linear.cpp) ---------------------------------------------------------------------------------------------------------
 /// y[m][n] = bias[n] + chain over k of x[m][k] * w[n][k] (the bias is added last; bias may be null). ldx, ldy: row strides in floats.
-void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy);
-/// dx[m][k] = chain over n of dy[m][n] * w[n][k]. The panels are transposed on the way, a cache's worth at a time.
-void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx);
+/// go_on: the chains go on from the stored y, else from +0: two calls with the columns of one x give its bits.
+void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
+                    bool go_on = false);
+/// dx[m][k] = chain over n of dy[m][n] * w[n][k]. The panels are transposed on the way, a cache's worth at a time. go_on: from the stored dx.
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,
+                           bool go_on = false);
 /// The same bits. scratch: panel_floats(K, N) floats, holds the transposed panels afterwards.
-void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, float* scratch);
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,
+                           float* scratch);
 /// The same with the transposed panels already made by transpose_panels.
 void linear_backward_input_packed(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* transposed, int64_t K, float* dx, int64_t lddx);
 /// dw (panels, as the weight) goes on by a chain over rows m = 0..M-1 of dy[m][n] * x[m][k]: two calls with the rows of one give its bits.
@@ -61,7 +65,8 @@ void rms_norm_backward(const float* dy, const float* x, const float* rstd, const
 /// inv_freq[i] = 1 / theta^(2i/d) in float32. cos and sin are correctly rounded but for rare last-bit cases (computed in float64).
 void rope_table(int64_t positions, int64_t d, double theta, float* cos, float* sin);
 /// Rotates the first `heads` heads of every row of x (T, ldx) in place, half-split order (x[i], x[i + d/2]); inverse = backward.
-void rope_apply(float* x, int64_t ldx, int64_t T, int64_t heads, int64_t d, const int64_t* positions, const float* cos, const float* sin, bool inverse);
+void rope_apply(float* x, int64_t ldx, int64_t T, int64_t heads, int64_t d, const int64_t* positions, const float* cos, const float* sin,
+                bool inverse);
 /// y = silu(gate) * up; gate_up (T, 2F) holds gate then up; y (T, F).
 void swiglu_forward(const float* gate_up, int64_t T, int64_t F, float* y);
 void swiglu_backward(const float* dy, const float* gate_up, int64_t T, int64_t F, float* dgate_up);
@@ -84,9 +89,9 @@ struct AttentionShape {
 };
 void attention_forward(const AttentionShape& shape, const float* q, const float* k, const float* v, const Segment* segments, int64_t segment_count,
                        float* out, float* row_max, float* row_sum);
-/// dout has the stride of out; dq, dk, dv have the layout and strides of q, k, v and are overwritten. dq: chain over keys in path order. dk, dv: chains over
-/// (segments that see the key in data order, own segment first; the group's heads ascending; queries ascending).
-/// Threads split (tree, kv head) units; never a sum.
+/// dout has the stride of out; dq, dk, dv have the layout and strides of q, k, v and are overwritten. dq: chain over keys in path order. dk, dv:
+/// chains over (segments that see the key in data order, own segment first; the group's heads ascending; queries ascending). Threads split (tree, kv
+/// head) units; never a sum.
 void attention_backward(const AttentionShape& shape, const float* dout, const float* q, const float* k, const float* v, const float* out,
                         const float* row_max, const float* row_sum, const Segment* segments, int64_t segment_count, float* dq, float* dk, float* dv);
 /// KV cache of one sequence and layer: for each kv head keys d-major in panels of 16 (element (j, c) at ((j/16)*d + c)*16 + j%16),
@@ -99,13 +104,15 @@ struct KvView {
 };
 /// Appends R rows of k, v (R, G, d; strides ldk, ldv) at positions cache.length.. (the caller then raises length).
 void kv_append(const KvView& cache, int64_t G, int64_t d, const float* k, int64_t ldk, const float* v, int64_t ldv, int64_t R);
-/// Row r of q (R, H, d; stride ldq) attends to the first visible[r] keys of caches[r]; the same arithmetic, hence the same bits, as attention_forward.
+/// Row r of q (R, H, d; stride ldq) attends to the first visible[r] keys of caches[r]; the same arithmetic, hence the same bits, as
+/// attention_forward.
 void attention_cached(int64_t R, int64_t H, int64_t G, int64_t d, float scale, const float* q, int64_t ldq, const KvView* const* caches,
                       const int64_t* visible, float* out, int64_t ldo);
 
 // ---- log-probabilities (logprobs.cpp) --------------------------------------------------------------------------------------------
 /// Per row m of logits (M, V; stride ld), after multiplying by inv_temperature: lse over fixed 1,024-wide blocks merged in order;
-/// logprob = logit[target] - lse, from the unrounded lse (cpu/logprobs.cpp states the formulas). The other outputs may be null: entropy, sum_p2_log = log sum p^2, mean_logit, argmax (lowest index wins ties; NaN is never picked).
+/// logprob = logit[target] - lse, from the unrounded lse (cpu/logprobs.cpp states the formulas). The other outputs may be null: entropy, sum_p2_log =
+/// log sum p^2, mean_logit, argmax (lowest index wins ties; NaN is never picked).
 struct LogprobOutputs {
   float* logprob;
   float* lse;
@@ -114,10 +121,11 @@ struct LogprobOutputs {
   float* mean_logit;
   int64_t* argmax;
 };
-void logprobs_forward(const float* logits, int64_t ld, int64_t M, int64_t V, const int64_t* targets, float inv_temperature, const LogprobOutputs& out);
+void logprobs_forward(const float* logits, int64_t ld, int64_t M, int64_t V, const int64_t* targets, float inv_temperature,
+                      const LogprobOutputs& out);
 /// logits -> dlogits in place: inv_temperature * (g[m] * (1[j = target] - p_j) - g_entropy[m] * p_j * (log p_j + entropy[m])); g_entropy may be null.
-void logprobs_backward(float* logits, int64_t ld, int64_t M, int64_t V, const int64_t* targets, float inv_temperature, const float* lse, const float* g,
-                       const float* g_entropy, const float* entropy);
+void logprobs_backward(float* logits, int64_t ld, int64_t M, int64_t V, const int64_t* targets, float inv_temperature, const float* lse,
+                       const float* g, const float* g_entropy, const float* entropy);
 /// Sampling: token index with the largest logits[v] * inv_temperature + Gumbel(seed, row, sample, position, v); lowest index wins ties.
 int64_t gumbel_argmax(const float* logits, int64_t V, float inv_temperature, uint64_t key, const uint32_t counter[3]);
 

@@ -25,14 +25,15 @@ void transpose_panels(const float* panels, int64_t N, int64_t K, float* out) {
   kernel(panels, N, K, out);
 }
 
-void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy) {
+void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
+                    bool go_on) {
   const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_forward : avx2::linear_forward;
-  kernel(x, ldx, M, K, panels, N, bias, y, ldy);
+  kernel(x, ldx, M, K, panels, N, bias, y, ldy, go_on);
 }
 
-void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx) {
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, bool go_on) {
   const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input : avx2::linear_backward_input;
-  kernel(dy, lddy, M, N, panels, K, dx, lddx);
+  kernel(dy, lddy, M, N, panels, K, dx, lddx, go_on);
 }
 
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,

@@ -11,8 +11,8 @@ namespace hone::kernels {
 
 // ---- blocks over a flattened tensor ------------------------------------------------------------------------------------------------
 enum class QuantType { nf4, fp4 };
-constexpr int64_t kQuantBlock = 64;     // weights that share one absmax; blocks run over the flattened tensor
-constexpr int64_t kNestedBlock = 256;   // absmax values that share one nested absmax, and elements of one block of an 8-bit state
+constexpr int64_t kQuantBlock = 64;    // weights that share one absmax; blocks run over the flattened tensor
+constexpr int64_t kNestedBlock = 256;  // absmax values that share one nested absmax, and elements of one block of an 8-bit state
 
 /// The 16 values of a code (arXiv:2305.14314, appendix E, for NF4).
 const float* quant_map(QuantType type);
@@ -44,20 +44,24 @@ struct QuantPanels {
 };
 
 /// Places one whole quantised tensor (rows, K) (flattened codes and absmax, as quantize_4bit makes them) at rows row_begin.. of the panels.
-void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes, float* panel_scales);
+void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes,
+                       float* panel_scales);
 /// Rows [row_begin, row_begin + rows) dequantised to row-major float32 (rows, K).
 void unpack_quant_panels(const QuantPanels& panels, int64_t row_begin, int64_t rows, int64_t K, float* w);
 
 /// linear_forward and linear_backward_input (kernels.h) with a 4-bit weight: the same bits as with its dequantised panels.
 /// Many rows: slices are dequantised once into L2. Few rows (decoding): dequantised in registers, nothing is written.
-void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y, int64_t ldy);
-void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx);
+void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
+                         int64_t ldy, bool go_on = false);
+void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
+                                bool go_on = false);
 
 // ---- 8-bit AdamW -------------------------------------------------------------------------------------------------------------------
 /// One AdamW step whose moments are kept as 8-bit codes of the dynamic maps with an absmax for every 256 elements, counted from the start of
 /// the call: dequantise, the arithmetic of adamw_step's moments in the order of bitsandbytes, requantise. m, v: count codes; m_absmax,
 /// v_absmax: ceil(count / 256). All zero bytes with absmax 0 stand for zero moments only where the map says so: use adamw_8bit_init.
 void adamw_8bit_init(uint8_t* m, float* m_absmax, uint8_t* v, float* v_absmax, int64_t count);
-void adamw_8bit_step(float* p, const float* grad, uint8_t* m, float* m_absmax, uint8_t* v, float* v_absmax, int64_t count, const AdamwScalars& scalars);
+void adamw_8bit_step(float* p, const float* grad, uint8_t* m, float* m_absmax, uint8_t* v, float* v_absmax, int64_t count,
+                     const AdamwScalars& scalars);
 
 }  // namespace hone::kernels

@@ -17,6 +17,7 @@ struct Product {
   const float* bias;
   float* y;
   int64_t ldy;
+  bool go_on;  // the chains start from the stored y
 };
 
 /// Rows `rows` of x, steps k0 .. k0 + depth, into tile[i * kRowStride + k]: next to each other they cannot compete for L1 sets or TLB entries.
@@ -71,7 +72,7 @@ void product_block(const Product& p, Range panels, Range rows) {
                       .c = p.y + tile_rows.begin * p.ldy + column,
                       .ldc = p.ldy,
                       .next_c = p.y + tile_rows.end * p.ldy + column,
-                      .resume = s > 0,
+                      .resume = s > 0 || p.go_on,
                       .bias = last && p.bias ? p.bias + column : nullptr};
       const Range next = i + 1 < tiles ? part_of(row_count, tiles, i + 1) : Range{0, 0};
       const Ahead ahead = {p.x + (rows.begin + next.begin) * p.ldx + k0, p.ldx, next.end - next.begin, depth};
@@ -97,13 +98,14 @@ void run_product(const Product& p, int64_t M) {
 
 }  // namespace
 
-void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy) {
-  run_product({x, ldx, K, panels, false, N, bias, y, ldy}, M);
+void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
+                    bool go_on) {
+  run_product({x, ldx, K, panels, false, N, bias, y, ldy, go_on}, M);
 }
 
 // dx = dy W is the forward product with the transposed weight: K columns, chains over n. The panels are transposed slice by slice in L2.
-void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx) {
-  run_product({dy, lddy, N, panels, true, K, nullptr, dx, lddx}, M);
+void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, bool go_on) {
+  run_product({dy, lddy, N, panels, true, K, nullptr, dx, lddx, go_on}, M);
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE
