@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "hone/model/config.h"
+#include "hone/model/quantized_source.h"
 
 namespace hone::text {
 struct GgufVocabulary;
@@ -44,6 +46,11 @@ class ModelSource {
   void load(const std::string& name, float* out) const;
   /// Rows [begin, end) only.
   virtual void load_rows(const std::string& name, int64_t begin, int64_t end, float* out) const = 0;
+  /// The tensor's 4-bit form where the checkpoint holds it so (load_rows then dequantises).
+  virtual std::optional<QuantizedTensor> quantized(const std::string& name) const {
+    (void)name;
+    return std::nullopt;
+  }
   /// Hash of the configuration and of every byte of the weights (reads the files once, at gigabytes a second).
   virtual std::string content_hash() const = 0;
 
