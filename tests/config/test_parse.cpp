@@ -171,6 +171,10 @@ TEST(Adapters, FlagsThatWouldChangeNothingAreErrors) {
   EXPECT_EQ(sft_message({"--lora_dropout", "0.1", "--loraplus_lr_ratio", "16", "--adapter", "a"}), "(no error)");
 }
 
+TEST(Adapters, ASwitchThatStaysOffIsNoError) {
+  EXPECT_EQ(sft_message({"--use_dora", "false", "--use_peft", "false", "--load_best_model_at_end", "false"}), "(no error)");
+}
+
 TEST(Adapters, RangesAndContradictions) {
   EXPECT_THAT(sft_message({"--use_peft", "--lora_r", "0"}), HasSubstr("out of range"));
   EXPECT_THAT(sft_message({"--use_peft", "--lora_alpha", "0"}), HasSubstr("above 0"));

@@ -45,6 +45,7 @@ TEST(Table, EveryDefaultIsAllowed) {
       const std::string text = field_text(start, field);
       if (text.empty()) continue;
       RunConfig config = start;
+      start_list(config, field);
       EXPECT_NO_THROW(set_field(config, field, text, field.name)) << info.name << " " << field.name;
       EXPECT_EQ(field_text(config, field), text);
     }
@@ -63,7 +64,7 @@ TEST(Help, ShowsAboutTwentyFlagsAndHidesWhatIsToCome) {
     }
     EXPECT_LE(shown, 22) << info.name;
     EXPECT_EQ(common.find(fmt::format(" {} more flags", hidden)) != std::string::npos, hidden > 0) << info.name;
-    for (const char* later : {"cuda", "bfloat16", "lora", "adapter", "report_to"}) EXPECT_THAT(all, Not(HasSubstr(later))) << info.name;
+    for (const char* later : {"cuda", "bfloat16", "report_to", "max_dlogp"}) EXPECT_THAT(all, Not(HasSubstr(later))) << info.name;
   }
   for (const char* later : {"plan", "advise", "curate", "compare", "dpo"}) EXPECT_THAT(program_help(), Not(HasSubstr(later)));
 }
@@ -78,11 +79,13 @@ TEST(Unknown, OtherToolsNamesSayWhatToUse) {
   EXPECT_THAT(explain_unknown(sft, "per-device-train-batch-size", "flag"), HasSubstr("--batch_size"));
   EXPECT_THAT(explain_unknown(sft, "gradient_accumulation_steps", "key"), HasSubstr("per_device_train_batch_size x gradient_accumulation_steps"));
   EXPECT_THAT(explain_unknown(sft, "cutoff_len", "flag"), HasSubstr("--max_length"));
+  EXPECT_THAT(explain_unknown(sft, "load_in_8bit", "flag"), HasSubstr("--load_in_4bit"));
+  EXPECT_THAT(explain_unknown(sft, "lora_target_linear", "flag"), HasSubstr("all-linear"));
   EXPECT_THAT(explain_unknown(sft, "per_device_batch_size", "flag"), HasSubstr("--batch_size"));
 }
 
 TEST(Unknown, WhatIsToComeIsRefusedByName) {
-  for (const char* name : {"use_peft", "lora_r", "load_in_4bit", "adapter", "report_to", "reward"}) {
+  for (const char* name : {"lora_target_parameters", "report_to", "reward"}) {
     EXPECT_THAT(explain_unknown(sft, name, "flag"), HasSubstr("comes with a later version")) << name;
   }
   for (const char* name : {"dpo", "grpo", "plan", "advise", "curate", "compare", "merge"}) {

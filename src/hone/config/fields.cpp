@@ -112,6 +112,22 @@ int parse_choice(const Field& field, std::string_view text, const std::string& w
   return static_cast<int>(found - field.choices.begin());
 }
 
+bool is_regular_expression(std::string_view text) { return text.find_first_of("\\^$*+?()[]{}|") != std::string_view::npos; }
+
+void append(std::vector<std::string>& list, const Field& field, const std::string& text, const std::string& where) {
+  if (!field.splits_at_commas || is_regular_expression(text)) return list.push_back(text);
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    if (end == begin) fail("{}: {} has an empty name", where, shown(text));
+    std::string item = text.substr(begin, end - begin);
+    for (const auto& [alias, meant] : field.choice_aliases) {
+      if (item == alias) item = meant;
+    }
+    list.push_back(item);
+    begin = end + 1;
+  }
+}
+
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -129,13 +145,33 @@ void set_field(RunConfig& config, const Field& field, std::string_view text, con
           [&](int64_t RunConfig::*m) { config.*m = parse_integer(field, text, where); },
           [&](double RunConfig::*m) { config.*m = parse_double(field, text, where); },
           [&](bool RunConfig::*m) { config.*m = parse_bool(field, text, where); },
-          [&](std::vector<std::string> RunConfig::*m) { (config.*m).push_back(parse_string(text, where)); },
+          [&](std::vector<std::string> RunConfig::*m) { append(config.*m, field, parse_string(text, where), where); },
           [&](std::optional<int64_t> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<int64_t>(parse_integer(field, text, where)); },
           [&](std::optional<bool> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<bool>(parse_bool(field, text, where)); },
           [&](const DurationMember& m) { config.*m.member = unset ? std::nullopt : std::optional<double>(parse_duration(text, where)); },
           [&](const EnumMember& m) { m.set(config, parse_choice(field, text, where)); },
       },
       field.member);
+}
+
+void start_list(RunConfig& config, const Field& field) {
+  if (const auto* list = std::get_if<std::vector<std::string> RunConfig::*>(&field.member)) (config.**list).clear();
+}
+
+bool applies(const RunConfig& config, const Field& field) {
+  switch (field.needs) {
+    case Needs::nothing:
+      return true;
+    case Needs::new_adapter:
+      return config.use_peft && config.adapter.empty();
+    case Needs::adapter:
+      return config.use_peft;
+    case Needs::four_bit:
+      return config.load_in_4bit;
+    case Needs::held_out:
+      return !config.eval_file.empty();
+  }
+  return true;
 }
 
 std::string field_text(const RunConfig& config, const Field& field) {

@@ -38,6 +38,15 @@ using Member =
     std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*, bool RunConfig::*, std::vector<std::string> RunConfig::*,
                  std::optional<int64_t> RunConfig::*, std::optional<bool> RunConfig::*, DurationMember, EnumMember>;
 
+/// What a field means something with. A field given without it is an error, and run.yaml leaves such a field out.
+enum class Needs {
+  nothing,
+  new_adapter,  // an adapter that this run makes
+  adapter,      // an adapter, new or from --adapter
+  four_bit,     // --load_in_4bit
+  held_out,     // --eval_file
+};
+
 struct Field {
   std::string name;
   std::vector<std::string> aliases;
@@ -53,7 +62,9 @@ struct Field {
   double maximum = 9e15;
   bool minimum_open = false;  // the minimum itself is not allowed
   bool maximum_open = false;
-  std::string unset;  // optional members: the word that leaves it empty ("auto", "none")
+  Needs needs = Needs::nothing;
+  bool splits_at_commas = false;  // lists: an item is split at commas unless it is a regular expression
+  std::string unset;              // optional members: the word that leaves it empty ("auto", "none")
   std::vector<std::string> choices;
   std::vector<std::pair<std::string, std::string>> choice_aliases;  // other names of choices
   std::vector<std::string> later_choices;                           // known, refused as coming with a later version
@@ -67,6 +78,10 @@ std::string explain_unknown(Command command, std::string_view name, std::string_
 
 /// Sets one field from text. UserError naming `where` (such as "--max_length" or "run.yaml:3: max_length"), the value and what is allowed.
 void set_field(RunConfig& config, const Field& field, std::string_view text, const std::string& where);
+/// Empties a list before its first value is set; any other field is left as it is.
+void start_list(RunConfig& config, const Field& field);
+/// Whether the field means anything with the rest of the configuration (Field::needs).
+bool applies(const RunConfig& config, const Field& field);
 /// How help and messages name the value: "PATH", "auto|N", "drop|cut|error".
 std::string value_name(const Field& field);
 /// The value as set_field reads it; lists are joined by spaces (for help and messages).

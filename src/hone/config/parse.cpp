@@ -47,6 +47,7 @@ class Reader {
   void set(const Field& field, std::vector<std::string>& values, const std::string& where) {
     const bool repeated = !arguments_.given.insert(field.name).second;
     if (repeated && !is_list(field)) fail("{} is given twice", where);
+    if (!repeated) start_list(arguments_.config, field);
     if (values.empty()) take_values(field, values, where);
     for (const std::string& value : values) set_field(arguments_.config, field, value, where);
   }
@@ -97,6 +98,7 @@ Arguments parse_arguments(Command command, std::span<const std::string> words) {
   if (!arguments.config_file.empty()) {
     apply_yaml(arguments, read_text(arguments.config_file, kConfigLimit), arguments.config_file.string());
   }
+  resolve_defaults(arguments);
   validate(arguments);
   return arguments;
 }

@@ -210,6 +210,7 @@ Rows run_rows() {
       row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(sft),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
+          .with(Needs::held_out)
           .empty_as("auto")
           .in(sft),
       row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/")
@@ -217,9 +218,12 @@ Rows run_rows() {
           .in(sft)
           .shown(),
       row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept").range(1, 1e6).empty_as("none").in(sft),
-      row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last").in(sft),
+      row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last")
+          .with(Needs::held_out)
+          .in(sft),
       choice("metric_for_best_model", &C::metric_for_best_model, "what the best is judged by")
           .one_of({"eval_loss", "eval_mean_token_accuracy"})
+          .with(Needs::held_out)
           .or_as({{"loss", "eval_loss"}, {"mean_token_accuracy", "eval_mean_token_accuracy"}})
           .in(sft),
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")

@@ -63,6 +63,7 @@ void apply_yaml(Arguments& arguments, const std::string& text, const std::string
     if (!fresh) fail("{}: is given twice (first on line {})", where, first->second);
     RunConfig scratch;  // a value that a flag overrides is checked all the same
     RunConfig& target = by_flag.count(field->name) ? scratch : arguments.config;
+    start_list(target, *field);
     for (const std::string& value : scalars(*field, entry.second, where)) set_field(target, *field, value, where);
     arguments.given.insert(field->name);
   }
@@ -71,7 +72,7 @@ void apply_yaml(Arguments& arguments, const std::string& text, const std::string
 std::string to_yaml(const RunConfig& config, Command command) {
   std::string out;
   for (const Field& field : fields()) {
-    if (!(field.commands & command)) continue;
+    if (!(field.commands & command) || !applies(config, field)) continue;
     if (const auto* list = std::get_if<std::vector<std::string> RunConfig::*>(&field.member)) {
       if ((config.**list).empty()) continue;
       std::vector<std::string> items;
