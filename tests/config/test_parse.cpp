@@ -101,6 +101,9 @@ TEST(Flags, ChoicesHaveTrlsAliases) {
   EXPECT_EQ(parse_sft({"--optim", "adamw_torch"}).config.optim, Optimizer::adamw);
   EXPECT_EQ(parse_sft({"--optim", "adamw_8bit"}).config.optim, Optimizer::adamw_8bit);
   EXPECT_EQ(parse_sft({"--optim", "adamw_bnb_8bit"}).config.optim, Optimizer::adamw_8bit);
+  EXPECT_EQ(parse_sft({"--dtype", "fp32"}).config.dtype, Dtype::float32);
+  EXPECT_THAT(sft_message({"--dtype", "fp16"}), HasSubstr("give --dtype float32"));
+  EXPECT_THAT(sft_message({"--device", "cuda:12"}), HasSubstr("comes with a later version"));
   EXPECT_EQ(parse_sft({"--lr_scheduler_type", "constant_with_warmup"}).config.lr_scheduler_type, Schedule::constant);
 }
 

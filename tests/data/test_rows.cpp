@@ -56,6 +56,24 @@ TEST(ParseRow, TextAndNullColumnsDoNotCount) {
   EXPECT_EQ(row_of(R"({"text":"abc","prompt":"x"})").text, "abc");
 }
 
+TEST(ParseRow, ColumnsOfOtherFormsAreNoted) {
+  EXPECT_EQ(row_of(R"({"text":"abc","prompt":"x"})").unread, "prompt");
+  EXPECT_EQ(row_of(R"({"text":"abc","prompt":"x","completion":"y"})").unread, "text");
+  EXPECT_EQ(row_of(R"({"prompt":"x","completion":"y","label":true,"id":4,"chosen":null})").unread, "");
+  EXPECT_EQ(row_of(R"({"messages":[{"role":"assistant","content":"a"}],"prompt":"p","chosen":"a","rejected":"b"})").unread,
+            "prompt, chosen, rejected");
+  EXPECT_EQ(row_of(R"({"prompt":"p","chosen":"a","rejected":"b"})", everything).unread, "");
+  RowRules filter = everything;
+  filter.for_training = false;
+  EXPECT_EQ(row_of(R"({"text":"abc","completion":"x"})", filter).unread, "");
+}
+
+TEST(ParseRow, HalfAFormBesideAnotherIsAFault) {
+  EXPECT_EQ(kind_of_error(R"({"text":"abc","completion":"x"})"), "mixed-forms");
+  EXPECT_EQ(kind_of_error(R"({"messages":[{"role":"assistant","content":"a"}],"completion":"x"})"), "mixed-forms");
+  EXPECT_EQ(kind_of_error(R"({"prompt":"p","completion":"x","rejected":"y"})"), "mixed-forms");
+}
+
 TEST(ParseRow, PreferenceWithAndWithoutPrompt) {
   const Row given = row_of(R"({"prompt":"p","chosen":"a","rejected":"b"})", everything);
   EXPECT_EQ(given.kind, RowKind::preference);

@@ -204,5 +204,39 @@ TEST(TokenCache, ProcessesWritingTheSameKeyDoNotDisturbEachOther) {
   expect_contents(*cache);
 }
 
+/// The oldest by last use goes first; one that is open stays, and so does what is no cache.
+TEST(TokenCacheFolder, IsKeptUnderALimit) {
+  const TempFolder folder;
+  const auto age = [&](const std::string& k, int hours) {
+    std::filesystem::last_write_time(folder.path / (k + ".tokens"), std::filesystem::file_time_type::clock::now() - std::chrono::hours(hours));
+  };
+  std::vector<std::string> keys;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    keys.push_back(token_cache_key({name}));
+    TokenCacheWriter writer(folder.path, keys.back());
+    writer.add(Arrays(5).row(5));
+    writer.finish("");
+  }
+  folder.file("notes.txt", std::string(10000, 'x'));
+  for (int i = 0; i < 4; ++i) age(keys[static_cast<size_t>(i)], 10 - i);
+  const auto size = std::filesystem::file_size(folder.path / (keys[0] + ".tokens"));
+  const auto there = [&](size_t i) { return std::filesystem::exists(folder.path / (keys[i] + ".tokens")); };
+  trim_token_caches(folder.path, 4 * size);
+  EXPECT_TRUE(there(0) && there(1) && there(2) && there(3));
+  EXPECT_TRUE(open_token_cache(folder.path, keys[0]).has_value());  // opening is a use
+  auto open = open_token_cache(folder.path, keys[1]);
+  age(keys[1], 100);
+  trim_token_caches(folder.path, 2 * size);
+  EXPECT_TRUE(there(0) && there(1) && !there(2) && !there(3));
+  trim_token_caches(folder.path, 0);
+  EXPECT_TRUE(!there(0) && there(1));
+  EXPECT_EQ(open->row(0).ids.size(), 5u);
+  open.reset();
+  trim_token_caches(folder.path, 0);
+  EXPECT_FALSE(there(1));
+  EXPECT_TRUE(std::filesystem::exists(folder.path / "notes.txt"));
+  EXPECT_NO_THROW(trim_token_caches(folder.path / "none", 0));
+}
+
 }  // namespace
 }  // namespace hone::data

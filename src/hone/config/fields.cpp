@@ -96,10 +96,18 @@ std::string offered(const Field& field) {
   return list;
 }
 
-int parse_choice(const Field& field, std::string_view text, const std::string& where) {
-  std::string name(text);
+/// The choice or list item that the text names, by field.choice_aliases.
+std::string meant_by(const Field& field, std::string_view text) {
   for (const auto& [alias, meant] : field.choice_aliases) {
-    if (name == alias) name = meant;
+    if (text == alias || (alias.ends_with('*') && text.starts_with(std::string_view(alias).substr(0, alias.size() - 1)))) return meant;
+  }
+  return std::string(text);
+}
+
+int parse_choice(const Field& field, std::string_view text, const std::string& where) {
+  const std::string name = meant_by(field, text);
+  for (const auto& [refused, advice] : field.choice_advice) {
+    if (name == refused) fail("{}: {} is not taken: {}", where, name, advice);
   }
   if (std::find(field.later_choices.begin(), field.later_choices.end(), name) != field.later_choices.end()) {
     fail("{}: {} comes with a later version of hone; this one has {}", where, name, offered(field));
@@ -119,11 +127,7 @@ void append(std::vector<std::string>& list, const Field& field, const std::strin
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
     if (end == begin) fail("{}: {} has an empty name", where, shown(text));
-    std::string item = text.substr(begin, end - begin);
-    for (const auto& [alias, meant] : field.choice_aliases) {
-      if (item == alias) item = meant;
-    }
-    list.push_back(item);
+    list.push_back(meant_by(field, std::string_view(text).substr(begin, end - begin)));
     begin = end + 1;
   }
 }

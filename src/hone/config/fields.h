@@ -66,7 +66,8 @@ struct Field {
   bool splits_at_commas = false;  // lists: an item is split at commas unless it is a regular expression
   std::string unset;              // optional members: the word that leaves it empty ("auto", "none")
   std::vector<std::string> choices;
-  std::vector<std::pair<std::string, std::string>> choice_aliases;  // other names of choices
+  std::vector<std::pair<std::string, std::string>> choice_aliases;  // other names of choices; one that ends with * is a beginning
+  std::vector<std::pair<std::string, std::string>> choice_advice;   // names that are refused, with what to do
   std::vector<std::string> later_choices;                           // known, refused as coming with a later version
 };
 

@@ -32,6 +32,7 @@ struct Row : Field {
   Row& told_as(std::string text) { return default_text = std::move(text), *this; }
   Row& one_of(std::vector<std::string> names) { return choices = std::move(names), *this; }
   Row& or_as(std::vector<std::pair<std::string, std::string>> names) { return choice_aliases = std::move(names), *this; }
+  Row& but(std::vector<std::pair<std::string, std::string>> names) { return choice_advice = std::move(names), *this; }
   Row& with(Needs what) { return needs = what, *this; }
   Row& split_at_commas() { return splits_at_commas = true, *this; }
   Row& later(std::vector<std::string> names) { return later_choices = std::move(names), *this; }
@@ -239,9 +240,16 @@ Rows run_rows() {
 
 Rows machine_rows() {
   return {
-      choice("device", &C::device, "where to compute").one_of({"auto", "cpu", "cuda"}).later({"cuda"}).in(kMachineCommands),
+      choice("device", &C::device, "where to compute")
+          .one_of({"auto", "cpu", "cuda"})
+          .or_as({{"cuda:*", "cuda"}, {"gpu", "cuda"}})
+          .later({"cuda"})
+          .in(kMachineCommands),
       choice("dtype", &C::dtype, "precision; auto: float32 on a CPU")
           .one_of({"auto", "float32", "bfloat16"})
+          .or_as({{"fp32", "float32"}, {"bf16", "bfloat16"}, {"fp16", "float16"}, {"half", "float16"}})
+          .but({{"float16", "small gradients vanish in it; models stored in float16 are read and computed in float32: give --dtype float32"},
+                {"float64", "computation is in float32: give --dtype float32"}})
           .later({"bfloat16"})
           .in(kMachineCommands),
       row("threads", &C::threads, "auto|N", "worker threads; the result's bits do not depend on it")

@@ -87,6 +87,10 @@ class Loader {
     Row& row = std::get<Row>(line.result);
     ++data_.stats.kinds[row.kind];
     if (row.kind == RowKind::messages && row.prompt.messages.back().role != "assistant") ++data_.stats.without_last_answer;
+    if (!row.unread.empty()) {
+      MixedRows& mixed = data_.stats.mixed[{row.kind, row.unread}];
+      if (mixed.count++ == 0) mixed.first = row.place;
+    }
     hashes_.emplace_back(line.hash, data_.rows.size());
     data_.rows.push_back(std::move(row));
   }

@@ -16,15 +16,22 @@ struct LoadOptions {
   std::filesystem::path bad_rows;  // where all faults are written when there are any (its folder is made); empty: nowhere
 };
 
+/// Rows that have columns of more than one form.
+struct MixedRows {
+  int64_t count = 0;
+  Place first;
+};
+
 struct DatasetStats {
   int64_t rows = 0;
   int64_t blank_lines = 0;
   int64_t bytes = 0;
   std::map<RowKind, int64_t> kinds;
-  int64_t duplicates = 0;                 // rows whose JSON, keys sorted, equals that of an earlier row
-  Place first_duplicate, first_original;  // the first of them and the row it repeats
-  int64_t without_last_answer = 0;        // conversations that do not end with the assistant: what follows its last turn is never trained on
-  std::string content_hash;               // of the bytes of all files in order: a cache key
+  int64_t duplicates = 0;                                      // rows whose JSON, keys sorted, equals that of an earlier row
+  Place first_duplicate, first_original;                       // the first of them and the row it repeats
+  std::map<std::pair<RowKind, std::string>, MixedRows> mixed;  // by the form that is read and the columns that are not
+  int64_t without_last_answer = 0;  // conversations that do not end with the assistant: what follows its last turn is never trained on
+  std::string content_hash;         // of the bytes of all files in order: a cache key
 };
 
 struct Dataset {

@@ -7,6 +7,7 @@
 
 #include "hone/base/error.h"
 #include "hone/data/json_scan.h"
+#include "hone/data/row_phrases.h"
 
 namespace hone::data {
 namespace {
@@ -63,46 +64,6 @@ std::string nearest(std::string_view name, const std::vector<std::string>& known
   return nearest_name(name, known.data(), known.data() + known.size());
 }
 
-/// A JSON value in a few words.
-std::string phrase(const json& value) {
-  switch (value.type()) {
-    case json::value_t::null:
-      return "null";
-    case json::value_t::boolean:
-      return value.get<bool>() ? "true" : "false";
-    case json::value_t::string:
-      return value.get_ref<const std::string&>().empty() ? "an empty string" : in_quotes(value.get_ref<const std::string&>());
-    case json::value_t::array:
-      return value.empty() ? "an empty list" : fmt::format("a list of {}", value.size());
-    case json::value_t::object:
-      return "an object";
-    default:
-      return "the number " + value.dump();
-  }
-}
-
-/// The keys of an object, at most five, each cut to a readable length.
-std::string key_phrase(const json& object) {
-  if (object.empty()) return "no columns";
-  std::string result = "columns ";
-  int shown = 0;
-  for (const auto& [key, value] : object.items()) {
-    if (shown == 5) return result + fmt::format(" and {} more", object.size() - 5);
-    result += (shown++ ? ", " : "") + in_quotes(key, 24);
-  }
-  return result;
-}
-
-/// The distinct roles of a conversation, at most five.
-std::string role_phrase(const std::vector<Message>& messages) {
-  std::vector<std::string> roles;
-  for (const Message& message : messages)
-    if (std::find(roles.begin(), roles.end(), message.role) == roles.end() && roles.size() < 5) roles.push_back(message.role);
-  std::string result = roles.size() == 1 ? "only the role " : "the roles ";
-  for (size_t i = 0; i < roles.size(); ++i) result += (i ? ", " : "") + in_quotes(roles[i], 24);
-  return result;
-}
-
 bool has_value(const json& object, const std::string& column) {
   const auto found = object.find(column);
   return found != object.end() && !found->is_null();
@@ -153,7 +114,7 @@ class RowParser {
       for (const Shape& shape : shapes()) {
         if (!accepted(shape.kind) || !all_there(object_, shape.columns, null_counts)) continue;
         row.kind = shape.kind;
-        return true;
+        return !rules_.for_training || note_other_forms(shape);
       }
     }
     for (const ForeignShape& foreign : foreign_shapes())
@@ -168,6 +129,22 @@ class RowParser {
     for (const Shape& shape : shapes())
       if (all_there(object_, shape.columns, false)) return fault("row-kind", "", fmt::format("a row with {}", shape.text), accepted_text());
     return fault("missing-column", "", key_phrase(object_), accepted_text());
+  }
+
+  /// A row may have several forms at once (messages and the same as text): what is not read is noted. Half a form beside the one that was
+  /// chosen is a fault: its answer would be dropped, and what is missing of it is probably misspelt.
+  bool note_other_forms(const Shape& chosen) {
+    for (const char* column : {"messages", "text", "prompt", "completion", "chosen", "rejected"}) {
+      const bool used = std::find(chosen.columns.begin(), chosen.columns.end(), column) != chosen.columns.end() ||
+                        (chosen.kind == RowKind::preference && column == std::string_view("prompt"));
+      if (!used && has_value(object_, column)) row.unread += (row.unread.empty() ? "" : ", ") + std::string(column);
+    }
+    for (const auto& [half, other] : {std::pair("completion", "prompt"), std::pair("chosen", "rejected"), std::pair("rejected", "chosen")}) {
+      if (has_value(object_, half) && !has_value(object_, other))
+        return fault("mixed-forms", half, fmt::format("a column beside {} and no \"{}\"", chosen.text, other), "one whole form",
+                     fmt::format("add \"{}\", or remove \"{}\" to use {}", other, half, chosen.text));
+    }
+    return true;
   }
 
   using Renames = std::vector<std::pair<std::string, std::string>>;

@@ -40,6 +40,7 @@ struct Row {
   std::string text;          // kind text
   bool label = false;        // unpaired
   bool add_generation_prompt = false;  // {"messages", "add_generation_prompt": true} in `hone inspect`
+  std::string unread;                  // "prompt, text": columns of other forms that the row has as well (only with RowRules::for_training)
   nlohmann::json columns;              // the whole JSON object, for verifiers and for the filters' output (null unless RowRules::keep_columns)
 };
 

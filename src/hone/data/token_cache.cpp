@@ -1,5 +1,7 @@
 #include "hone/data/token_cache.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <tuple>
 
 #include "hone/base/error.h"
 
@@ -60,6 +63,20 @@ bool entry_fits(const RowEntry& entry, uint64_t entries_offset) {
          static_cast<uint32_t>(entry.prompt_length) <= entry.count;
 }
 
+/// Holds the file open with a lock while it lives; null where that is not to be had.
+std::shared_ptr<const void> lock_file(const fs::path& path, int how) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return nullptr;
+  if (::flock(fd, how | LOCK_NB) != 0) {
+    ::close(fd);
+    return nullptr;
+  }
+  return {new int(fd), [](const int* held) {
+            ::close(*held);
+            delete held;
+          }};
+}
+
 /// Temporary files of processes that were killed; a day is longer than any tokenising.
 void remove_stale(const fs::path& folder) {
   std::error_code error;
@@ -101,6 +118,8 @@ std::optional<TokenCache> open_token_cache(const fs::path& folder, const std::st
   TokenCache cache;
   std::error_code error;
   if (!fs::exists(cache_path(folder, key), error)) return refuse("not there");
+  cache.lock_ = lock_file(cache_path(folder, key), LOCK_SH);
+  fs::last_write_time(cache_path(folder, key), fs::file_time_type::clock::now(), error);  // the day of its last use, for trim_token_caches
   try {
     cache.file_ = MappedFile(cache_path(folder, key));
   } catch (const UserError& unreadable) {
@@ -123,6 +142,32 @@ std::optional<TokenCache> open_token_cache(const fs::path& folder, const std::st
     cache.total_tokens_ += static_cast<int64_t>(row.ids.size());
   }
   return cache;
+}
+
+void trim_token_caches(const fs::path& folder, uint64_t limit) {
+  struct Entry {
+    fs::file_time_type used;
+    uint64_t bytes;
+    fs::path path;
+  };
+  std::vector<Entry> entries;
+  uint64_t total = 0;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    std::error_code bad;
+    if (at->path().extension() != ".tokens" || !at->is_regular_file(bad) || bad) continue;
+    const Entry entry{fs::last_write_time(at->path(), bad), bad ? 0 : at->file_size(bad), at->path()};
+    if (bad) continue;
+    total += entry.bytes;
+    entries.push_back(entry);
+  }
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return std::tie(a.used, a.path) < std::tie(b.used, b.path); });
+  for (const Entry& entry : entries) {
+    if (total <= limit) return;
+    std::error_code bad;
+    const auto lock = lock_file(entry.path, LOCK_EX);
+    if (lock && fs::remove(entry.path, bad)) total -= entry.bytes;
+  }
 }
 
 TokenCacheWriter::TokenCacheWriter(const fs::path& folder, const std::string& key) : folder_(folder), key_(key) {

@@ -52,6 +52,7 @@ class TokenCache {
  private:
   friend std::optional<TokenCache> open_token_cache(const std::filesystem::path&, const std::string&, std::string*);
   MappedFile file_;
+  std::shared_ptr<const void> lock_;  // shared, of the file: trim_token_caches leaves it alone
   std::span<const RowEntry> entries_;
   std::string_view note_;
   int64_t total_tokens_ = 0;
@@ -61,6 +62,10 @@ class TokenCache {
 /// The cache of this key in the folder, checked to the last byte (checksum, every offset, every id); nothing where there is none or it
 /// is damaged, and then `why_not` (may be null) says why in a phrase. The caller builds it anew.
 std::optional<TokenCache> open_token_cache(const std::filesystem::path& folder, const std::string& key, std::string* why_not = nullptr);
+
+/// Removes the caches of the folder that were opened longest ago until `limit` bytes are left; one that a process has open stays, however
+/// large. Folders that cannot be read are left alone.
+void trim_token_caches(const std::filesystem::path& folder, uint64_t limit);
 
 /// Writes a cache row by row to a temporary file of its own in the folder (made when missing) and moves it into place at the end, so
 /// that several processes may write the same key at once. Temporary files that a killed process left a day ago are removed.

@@ -10,6 +10,7 @@
 #include "hone/base/error.h"
 #include "hone/base/log.h"
 #include "hone/base/threads.h"
+#include "hone/data/jsonl.h"
 
 namespace hone::train {
 namespace {
@@ -44,31 +45,90 @@ struct Fault {
   std::string kind, message;
 };
 
-[[noreturn]] void fail_faults(const std::vector<Fault>& faults, int64_t rows, const std::filesystem::path& bad_rows) {
-  std::map<std::string, std::vector<const Fault*>> kinds;
+/// Writes all faults to bad_rows; the line of the message that says so, empty where there is no such file.
+std::string write_faults(const std::vector<Fault>& faults, const std::filesystem::path& bad_rows) {
+  if (bad_rows.empty()) return "";
   std::string all;
   for (const Fault& f : faults) {
-    kinds[f.kind].push_back(&f);
     all += Json{{"file", f.place.file}, {"line", f.place.line}, {"kind", f.kind}, {"message", f.message}}.dump(-1, ' ', false,
                                                                                                                Json::error_handler_t::replace) +
            "\n";
   }
+  try {
+    std::filesystem::create_directories(bad_rows.parent_path());
+    write_atomic(bad_rows, all);
+    return fmt::format("\nall of them are in {}", bad_rows.string());
+  } catch (const std::exception& error) {
+    return fmt::format("\n{} could not be written: {}", bad_rows.string(), error.what());
+  }
+}
+
+[[noreturn]] void fail_faults(const std::vector<Fault>& faults, int64_t rows, const std::filesystem::path& bad_rows) {
+  std::map<std::string, std::vector<const Fault*>> kinds;
+  for (const Fault& f : faults) kinds[f.kind].push_back(&f);
   std::string text = fmt::format("{} of {} rows cannot be trained on:", faults.size(), rows);
   size_t shown = 0;
   for (const auto& [kind, list] : kinds) {
     if (++shown > kShownKinds) break;
     text += fmt::format("\n  {} ({}x), first {}:{}: {}", kind, list.size(), list[0]->place.file, list[0]->place.line, list[0]->message);
   }
-  if (!bad_rows.empty()) {
-    try {
-      std::filesystem::create_directories(bad_rows.parent_path());
-      write_atomic(bad_rows, all);
-      text += fmt::format("\nall of them are in {}", bad_rows.string());
-    } catch (const std::exception& error) {
-      text += fmt::format("\n{} could not be written: {}", bad_rows.string(), error.what());
-    }
+  throw UserError(Exit::usage, text + write_faults(faults, bad_rows));
+}
+
+struct Overlong {
+  int64_t source = 0;  // number of the row over all files, from 0
+  int64_t length = 0;  // tokens
+};
+
+/// Where the rows stand; `rows` are in order. The token cache holds no lines (its key is the content, whatever the files are called), so the
+/// files are read again: every line that is not blank is a row.
+std::vector<data::Place> places_of(const std::vector<Overlong>& rows, const std::vector<std::string>& files) {
+  std::vector<data::Place> places;
+  int64_t seen = 0;
+  for (const std::string& file : files) {
+    data::JsonlReader reader(file);
+    std::vector<data::RawLine> lines;
+    while (places.size() < rows.size() && reader.next(lines))
+      for (const data::RawLine& line : lines)
+        if (places.size() < rows.size() && seen++ == rows[places.size()].source) places.push_back({file, line.number});
   }
-  throw UserError(Exit::usage, text);
+  places.resize(rows.size(), {files.front(), 0});
+  return places;
+}
+
+[[noreturn]] void fail_overlong(const SftDataOptions& o, const std::vector<Overlong>& rows, int64_t rows_read) {
+  const std::vector<data::Place> places = places_of(rows, o.files);
+  std::vector<Fault> faults;
+  size_t longest = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    faults.push_back({places[i], "over-long", fmt::format("{} tokens, more than --max_length {}", rows[i].length, o.config->max_length)});
+    if (rows[i].length > rows[longest].length) longest = i;
+  }
+  const bool drop = o.config->overlong == config::Overlong::drop;
+  std::string text =
+      fmt::format("{} of {} rows are longer than --max_length {} tokens{}:\n  first {}:{} with {} tokens", rows.size(), rows_read,
+                  o.config->max_length, drop ? ", and dropping more than 1 % is an error" : "", places[0].file, places[0].line, rows[0].length);
+  if (longest > 0) text += fmt::format(", longest {}:{} with {}", places[longest].file, places[longest].line, rows[longest].length);
+  text += fmt::format("\nraise --max_length, or give --overlong {}", drop ? "cut" : "drop or cut");
+  throw UserError(Exit::usage, text + write_faults(faults, o.bad_rows));
+}
+
+/// What stands in the cache's note: counts, and the rows that have columns of several forms.
+std::string note_of(const data::DatasetStats& stats, int64_t rows, const std::vector<std::string>& files) {
+  Json mixed = Json::array();
+  for (const auto& [key, group] : stats.mixed) {
+    const auto file = std::find(files.begin(), files.end(), group.first.file) - files.begin();
+    mixed.push_back(
+        {{"read", data::columns_of(key.first)}, {"unread", key.second}, {"count", group.count}, {"file", file}, {"line", group.first.line}});
+  }
+  return Json{{"rows", rows}, {"duplicates", stats.duplicates}, {"mixed", mixed}}.dump();
+}
+
+void warn_of_mixed_rows(const Json& note, const std::vector<std::string>& files) {
+  for (const Json& m : note.value("mixed", Json::array()))
+    log_warning("{} row{} more than one form, first {}:{}: {} is read, {} is not", m.at("count").get<int64_t>(),
+                m.at("count").get<int64_t>() == 1 ? " has" : "s have", files.at(m.at("file").get<size_t>()), m.at("line").get<int64_t>(),
+                m.at("read").get<std::string>(), m.at("unread").get<std::string>());
 }
 
 std::string hash_files(const std::vector<std::string>& files) {
@@ -110,7 +170,7 @@ data::TokenCache build_cache(const SftDataOptions& o, const std::string& key, co
     const text::TokenizedRow& r = results[i].row;
     writer.add({r.ids, r.weights, r.roles, r.prompt_length, i});
   }
-  return writer.finish(Json{{"rows", count}, {"duplicates", dataset.stats.duplicates}}.dump());
+  return writer.finish(note_of(dataset.stats, count, o.files));
 }
 
 data::TokenCache open_or_build(const SftDataOptions& o, const std::string& key) {
@@ -120,6 +180,16 @@ data::TokenCache open_or_build(const SftDataOptions& o, const std::string& key) 
   return build_cache(o, key, o.cache_folder);
 }
 
+/// Bytes that the folder of token caches may hold: $HONE_CACHE_MIB, else 8 GiB.
+uint64_t cache_limit() {
+  const char* text = std::getenv("HONE_CACHE_MIB");
+  if (!text || !*text) return uint64_t{8} << 30;
+  char* end = nullptr;
+  const unsigned long long mib = std::strtoull(text, &end, 10);
+  if (*end || *text == '-' || mib > (uint64_t{1} << 40)) fail("HONE_CACHE_MIB: {} is not a number of MiB", text);
+  return uint64_t{mib} << 20;
+}
+
 bool has_trained(const data::TokenRow& row) {
   return std::any_of(row.weights.begin() + std::min<size_t>(1, row.weights.size()), row.weights.end(), [](float w) { return w != 0.0f; });
 }
@@ -127,15 +197,16 @@ bool has_trained(const data::TokenRow& row) {
 // Applies --overlong; keeps the row or not.
 void keep_rows(const SftDataOptions& o, SftData& out) {
   const config::RunConfig& c = *o.config;
+  std::vector<Overlong> overlong;
   for (int64_t i = 0; i < out.cache->size(); ++i) {
     data::TokenRow row = out.cache->row(i);
     const auto length = static_cast<int64_t>(row.ids.size());
     if (length > c.max_length) {
       ++out.overlong;
-      if (c.overlong == config::Overlong::error)
-        fail("{}: row {} has {} tokens, more than --max_length {}: raise it, or give --overlong drop or cut", o.files.front(), row.source + 1, length,
-             c.max_length);
-      if (c.overlong == config::Overlong::drop) continue;
+      if (c.overlong != config::Overlong::cut) {
+        overlong.push_back({row.source, length});
+        continue;
+      }
       const auto keep = static_cast<size_t>(c.max_length);
       row = {row.ids.first(keep), row.weights.first(keep), row.roles.first(keep), std::min<int32_t>(row.prompt_length, static_cast<int32_t>(keep)),
              row.source};
@@ -149,9 +220,8 @@ void keep_rows(const SftDataOptions& o, SftData& out) {
     for (size_t t = 1; t < row.weights.size(); ++t) out.trained_tokens += row.weights[t] != 0.0f;
     out.rows.push_back(row);
   }
-  if (c.overlong == config::Overlong::drop && static_cast<double>(out.overlong) > kOverlongShare * static_cast<double>(out.cache->size()))
-    fail("{}: {} of {} rows are longer than --max_length {} tokens; dropping more than 1 % is an error: raise --max_length, or give --overlong cut",
-         o.files.front(), out.overlong, out.cache->size(), c.max_length);
+  const double tolerated = c.overlong == config::Overlong::error ? 0 : kOverlongShare * static_cast<double>(out.cache->size());
+  if (static_cast<double>(overlong.size()) > tolerated) fail_overlong(o, overlong, out.cache->size());
   if (out.rows.empty())
     fail("{}: no row is left to train on ({} over-long, {} without a trained token)", o.files.front(), out.overlong, out.without_trained);
 }
@@ -182,7 +252,7 @@ SftData load_sft_data(const SftDataOptions& o) {
     data::load_rows(load_options(o));
     check(false, "load_rows accepted a file that is no regular file");
   }
-  const std::string flags = fmt::format("sft assistant={} completion={}", o.config->assistant_only_loss, o.config->completion_only_loss);
+  const std::string flags = fmt::format("sft 2 assistant={} completion={}", o.config->assistant_only_loss, o.config->completion_only_loss);
   out.cache_key = data::token_cache_key({out.content_hash, o.tokenizer->hash(), o.chat->source(), flags});
   out.cache = std::make_shared<const data::TokenCache>(open_or_build(o, out.cache_key));
   if (o.vocab_size > 0 && out.cache->max_id() >= o.vocab_size)
@@ -191,6 +261,8 @@ SftData load_sft_data(const SftDataOptions& o) {
   const Json note = Json::parse(out.cache->note());
   out.rows_read = note.value("rows", int64_t{0});
   out.duplicates = note.value("duplicates", int64_t{0});
+  warn_of_mixed_rows(note, o.files);
+  data::trim_token_caches(o.cache_folder, cache_limit());
   keep_rows(o, out);
   return out;
 }

@@ -41,6 +41,7 @@ struct SftDataOptions {
 SftData load_sft_data(const SftDataOptions& options);
 
 /// Where token caches live: $HONE_CACHE, else $XDG_CACHE_HOME/hone, else ~/.cache/hone, else a folder for temporary files.
+/// Those opened longest ago go when it holds more than $HONE_CACHE_MIB (else 8 GiB); one in use never goes.
 std::filesystem::path default_cache_folder();
 
 /// "8,000 rows, 1.2 M tokens (64 % trained), longest 512; 3 over-long dropped, ..." for people.
