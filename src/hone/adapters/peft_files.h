@@ -30,12 +30,17 @@ struct PeftAdapter {
 };
 
 /// Reads and checks an adapter directory. UserError (exit 2): not an adapter directory, a peft_type that is not LORA (named), an option hone
-/// does not have and that changes the result (named: lora_bias, layer_replication, megatron_config, eva, corda, loftq, trainable tokens,
-/// target_parameters, alora, …), a lora_A without its lora_B, shapes that disagree with r, a key that is not understood.
+/// does not have and that changes the result (named: lora_bias, layer_replication, megatron_config, trainable_token_indices, target_parameters,
+/// alora, …), an initialisation that changed the base (pissa, olora, corda, loftq, lora_ga) and was not converted on saving, a lora_A without
+/// its lora_B, shapes that disagree with r, a tensor that PEFT would not use, a key that is not understood. NaN is not looked for.
+/// An embedding or head that PEFT saved because the vocabulary grew is added to config.modules_to_save.
 PeftAdapter read_peft(const std::filesystem::path& folder);
 
-/// Writes the directory, atomically (temporary folder beside it, synced, renamed). `tensors` have plain names as in PeftAdapter; they are
-/// written with PEFT's prefix "base_model.model.". rank/alpha patterns are written where a module's rank differs from config.r.
-void write_peft(const std::filesystem::path& folder, const LoraConfig& config, const std::string& base_hash, std::span<const model::TensorProducer> tensors);
+/// Writes the directory, atomically (temporary folder beside it, synced, renamed); an existing adapter folder is replaced. `tensors` have plain
+/// names as in PeftAdapter, are written in float32 and get PEFT's prefix "base_model.model.". A module's rank is that of its lora_A and its alpha
+/// config.lora_alpha, unless `ranks` has other ones for it (as read_peft gave them); rank_pattern and alpha_pattern say where they differ from the
+/// configuration. The tensors belong to the unchanged base: PiSSA's difference to its start is what the caller gives (rank 2 r, alpha doubled).
+void write_peft(const std::filesystem::path& folder, const LoraConfig& config, const std::string& base_hash,
+                std::span<const model::TensorProducer> tensors, const std::map<std::string, ModuleRank>& ranks = {});
 
 }  // namespace hone::adapters

@@ -14,45 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-// Typed look-ups in a config.json; a key that is null counts as absent, as in transformers.
-struct Fields {
-  const json& object;
-  const std::string& where;
-
-  const json* find(const char* key) const {
-    const auto found = object.find(key);
-    return found == object.end() || found->is_null() ? nullptr : &*found;
-  }
-  int64_t as_integer(const char* key, const json& value) const {
-    if (value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)))
-      return value.get<int64_t>();
-    fail("{}: {} is {}, a whole number was expected", where, key, value.dump());
-  }
-  int64_t integer(const char* key) const {
-    const json* value = find(key);
-    if (value == nullptr) fail("{}: {} is missing", where, key);
-    return as_integer(key, *value);
-  }
-  int64_t integer(const char* key, int64_t absent) const { return find(key) == nullptr ? absent : as_integer(key, *find(key)); }
-  double number(const char* key, double absent) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent;
-    if (!value->is_number()) fail("{}: {} is {}, a number was expected", where, key, value->dump());
-    return value->get<double>();
-  }
-  bool boolean(const char* key, bool absent) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent;
-    if (!value->is_boolean()) fail("{}: {} is {}, true or false was expected", where, key, value->dump());
-    return value->get<bool>();
-  }
-  std::string string(const char* key, const std::string& absent) const {
-    const json* value = find(key);
-    if (value == nullptr) return absent;
-    if (!value->is_string()) fail("{}: {} is {}, a string was expected", where, key, value->dump());
-    return value->get<std::string>();
-  }
-};
+using Fields = JsonFields;
 
 void refuse_unsupported(const Fields& fields) {
   const std::string& where = fields.where;

@@ -1,13 +1,7 @@
 #include "hone/model/export.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "hone/base/error.h"
-#include "hone/base/files.h"
+#include "hone/model/folders.h"
 #include "hone/model/json.h"
 #include "hone/model/safetensors.h"
 
@@ -20,12 +14,6 @@ using nlohmann::ordered_json;
 const char* torch_name(DType dtype) {
   check(block_elements(dtype) == 1, "{} is not saved", dtype_name(dtype));
   return dtype == DType::f32 ? "float32" : dtype == DType::bf16 ? "bfloat16" : "float16";
-}
-
-void write_text(const fs::path& path, std::string_view text) {
-  FileWriter writer(path);
-  writer.write(text);
-  writer.close();
 }
 
 std::string generation_config_text(const SavedModel& model) {
@@ -77,40 +65,18 @@ void write_weights(const fs::path& folder, const SavedModel& model) {
     }
     write_safetensors(folder / name, producers, model.dtype);
   }
-  if (shards.size() > 1) write_text(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+  if (shards.size() > 1) write_text_file(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
 void write_everything(const fs::path& folder, const SavedModel& model) {
-  write_text(folder / "config.json", config_to_json(model.config, torch_name(model.dtype)));
-  write_text(folder / "generation_config.json", generation_config_text(model));
+  write_text_file(folder / "config.json", config_to_json(model.config, torch_name(model.dtype)));
+  write_text_file(folder / "generation_config.json", generation_config_text(model));
   if (!model.tokenizer_json.empty()) {
-    write_text(folder / "tokenizer.json", model.tokenizer_json);
-    write_text(folder / "tokenizer_config.json", tokenizer_config_text(model));
-    if (!model.chat_template.empty()) write_text(folder / "chat_template.jinja", model.chat_template);
+    write_text_file(folder / "tokenizer.json", model.tokenizer_json);
+    write_text_file(folder / "tokenizer_config.json", tokenizer_config_text(model));
+    if (!model.chat_template.empty()) write_text_file(folder / "chat_template.jinja", model.chat_template);
   }
   write_weights(folder, model);
-}
-
-// What may be replaced: nothing, an empty folder, or a model folder.
-void check_replaceable(const fs::path& folder) {
-  if (!fs::exists(fs::symlink_status(folder))) return;
-  if (!fs::is_directory(folder)) fail("{}: a file stands where the model folder should be written", folder.string());
-  if (!fs::is_empty(folder) && !fs::exists(folder / "config.json"))
-    fail("{}: this folder has files in it and is no model folder; it is not written over", folder.string());
-}
-
-[[noreturn]] void rename_failed(const fs::path& folder, int error) {
-  fail_resource("{}: cannot be put in place: {}", folder.string(), std::strerror(error));
-}
-
-// Where a folder stands already, the two names are exchanged in one step, so that a whole folder stands there at every moment.
-void put_in_place(const fs::path& written, const fs::path& folder) {
-  if (fs::exists(folder)) {
-    if (::renameat2(AT_FDCWD, written.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) return;
-    if (errno != EINVAL && errno != ENOSYS) rename_failed(folder, errno);
-    fs::remove_all(folder);  // a file system that cannot exchange
-  }
-  if (::rename(written.c_str(), folder.c_str()) != 0) rename_failed(folder, errno);
 }
 
 }  // namespace
@@ -141,28 +107,7 @@ std::string tokenizer_config_text(const SavedModel& model) {
 void save_model(const fs::path& folder, const SavedModel& model) {
   validate_config(model.config, folder.string());
   check(static_cast<bool>(model.produce), "save_model: no producer of tensors");
-  const fs::path target = fs::absolute(folder).lexically_normal();
-  const fs::path final_path = target.has_filename() ? target : target.parent_path();
-  const fs::path scratch = final_path.parent_path() / fmt::format(".{}.writing", final_path.filename().string());
-  try {
-    check_replaceable(final_path);
-    fs::create_directories(final_path.parent_path());
-    fs::remove_all(scratch);  // what a killed process left
-    fs::create_directory(scratch);
-    write_everything(scratch, model);
-    sync_folder(scratch);
-    put_in_place(scratch, final_path);
-    sync_folder(final_path.parent_path());
-    fs::remove_all(scratch);  // after an exchange: what stood there before
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(scratch, ignored);
-    fail_resource("{}: the model cannot be saved: {}", final_path.string(), error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(scratch, ignored);
-    throw;
-  }
+  replace_folder(folder, "config.json", "model", [&](const fs::path& scratch) { write_everything(scratch, model); });
 }
 
 }  // namespace hone::model

@@ -54,4 +54,47 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& where
   return json;
 }
 
+const nlohmann::json* JsonFields::find(const char* key) const {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null() ? nullptr : &*found;
+}
+
+int64_t JsonFields::as_integer(const char* key, const nlohmann::json& value) const {
+  if (value.is_number_integer() && !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)))
+    return value.get<int64_t>();
+  fail("{}: {} is {}, a whole number was expected", where, key, value.dump());
+}
+
+int64_t JsonFields::integer(const char* key) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) fail("{}: {} is missing", where, key);
+  return as_integer(key, *value);
+}
+
+int64_t JsonFields::integer(const char* key, int64_t absent) const {
+  const nlohmann::json* value = find(key);
+  return value == nullptr ? absent : as_integer(key, *value);
+}
+
+double JsonFields::number(const char* key, double absent) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return absent;
+  if (!value->is_number()) fail("{}: {} is {}, a number was expected", where, key, value->dump());
+  return value->get<double>();
+}
+
+bool JsonFields::boolean(const char* key, bool absent) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return absent;
+  if (!value->is_boolean()) fail("{}: {} is {}, true or false was expected", where, key, value->dump());
+  return value->get<bool>();
+}
+
+std::string JsonFields::string(const char* key, const std::string& absent) const {
+  const nlohmann::json* value = find(key);
+  if (value == nullptr) return absent;
+  if (!value->is_string()) fail("{}: {} is {}, a string was expected", where, key, value->dump());
+  return value->get<std::string>();
+}
+
 }  // namespace hone::model
