@@ -23,9 +23,10 @@ int run_eval(const Arguments& arguments) {
   options.vocab_size = opened.source->config().vocab_size;
   options.cache_folder = train::default_cache_folder();
   const train::SftData data = train::load_sft_data(options);
-  const std::unique_ptr<model::Model> model = load_weights(opened, machine, data.longest);
+  const std::unique_ptr<model::Model> model = load_weights(*opened.source, machine, config, data.longest);
+  const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *opened.source, config, false);
   const methods::Sft method(data.rows);
-  train::Json result = train::evaluation(*model, method, config.micro_batch_tokens.value_or(1024));
+  train::Json result = train::evaluation(*model, set_of(adapter), method, config.micro_batch_tokens.value_or(512));
   result["rows"] = data.rows.size();
   result["rows_dropped"] = data.rows_read - static_cast<int64_t>(data.rows.size());
   result["trained_tokens"] = data.trained_tokens;

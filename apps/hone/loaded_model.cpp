@@ -1,12 +1,19 @@
 #include "loaded_model.h"
 
 #include "hone/base/error.h"
+#include "hone/base/log.h"
 #include "hone/model/export.h"
 
 namespace hone::app {
 namespace {
 
 std::string token_text(const text::Tokenizer& tokenizer, int32_t id) { return id < 0 ? std::string() : std::string(tokenizer.token_bytes(id)); }
+
+// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested".
+std::string quantisation_name(const config::PeftOptions& o) {
+  if (!o.load_in_4bit) return {};
+  return std::string(o.bnb_4bit_quant_type == config::QuantType::nf4 ? "nf4" : "fp4") + (o.use_bnb_nested_quant ? "+nested" : "");
+}
 
 }  // namespace
 
@@ -17,8 +24,49 @@ OpenedModel open_checked_model(const config::ModelOptions& options) {
   return {std::move(source), std::move(text)};
 }
 
-std::unique_ptr<model::Model> load_weights(const OpenedModel& opened, const train::Machine& machine, int64_t positions) {
-  return model::load_model(*opened.source, machine.backend, machine.device, positions);
+std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& o) {
+  if (!o.load_in_4bit) return std::nullopt;
+  return model::Quantisation{o.bnb_4bit_quant_type == config::QuantType::nf4 ? kernels::QuantType::nf4 : kernels::QuantType::fp4,
+                             o.use_bnb_nested_quant};
+}
+
+adapters::LoraConfig lora_config(const config::PeftOptions& o, const std::string& base) {
+  adapters::LoraConfig c;
+  c.r = o.lora_r;
+  c.lora_alpha = o.lora_alpha;
+  c.lora_dropout = o.lora_dropout;
+  c.target_modules = o.lora_target_modules;
+  c.modules_to_save = o.lora_modules_to_save;
+  c.use_rslora = o.use_rslora;
+  c.use_dora = o.use_dora;
+  c.init_lora_weights = static_cast<adapters::InitLora>(o.init_lora_weights);
+  c.base_model_name_or_path = base;
+  c.base_quantisation = quantisation_name(o);
+  return c;
+}
+
+std::unique_ptr<model::Model> load_weights(const model::ModelSource& source, const train::Machine& machine, const config::PeftOptions& options,
+                                           int64_t positions) {
+  return model::load_model(source, machine.backend, machine.device, positions, quantisation_of(options));
+}
+
+std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model::ModelSource& source, const config::PeftOptions& options,
+                                                bool trainable) {
+  if (options.adapter.empty()) return nullptr;
+  const adapters::PeftAdapter files = adapters::read_peft(options.adapter);
+  std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source.content_hash(), trainable);
+  const std::string now = quantisation_name(options), trained = files.config.base_quantisation;
+  if (!files.base_hash.empty() && now != trained)
+    log_warning("{}: the adapter was trained on a base held in {}, this one is in {}: its results will differ a little", options.adapter,
+                trained.empty() ? "float32" : trained, now.empty() ? "float32" : now);
+  adapter->config.base_quantisation = now;
+  adapter->config.base_model_name_or_path = source.path().string();
+  return adapter;
+}
+
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter) {
+  (void)opened;
+  adapters::save_adapter(adapter, folder);
 }
 
 void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model) {

@@ -1,7 +1,11 @@
 #pragma once
 // A model ready to run: source, tokenizer, template, weights.
 #include <memory>
+#include <optional>
+#include <string>
 
+#include "hone/adapters/lora.h"
+#include "hone/config/run_config.h"
 #include "hone/model/decoder.h"
 #include "hone/train/machine.h"
 #include "text_model.h"
@@ -16,8 +20,23 @@ struct OpenedModel {
 /// Opens and checks the model's files; no weights are read yet.
 OpenedModel open_checked_model(const config::ModelOptions& options);
 
-/// Reads the weights.
-std::unique_ptr<model::Model> load_weights(const OpenedModel& opened, const train::Machine& machine, int64_t positions);
+/// The storage of the base's linears that --load_in_4bit asks for.
+std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
+/// What --lora_* ask for.
+adapters::LoraConfig lora_config(const config::PeftOptions& options, const std::string& base);
+
+/// Reads the weights, in 4 bits where asked for.
+std::unique_ptr<model::Model> load_weights(const model::ModelSource& source, const train::Machine& machine, const config::PeftOptions& options,
+                                           int64_t positions);
+
+/// The adapter of --adapter on the loaded model; null without one. Frozen unless it is to be trained.
+std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model::ModelSource& source, const config::PeftOptions& options,
+                                                bool trainable);
+/// What to hand to a forward.
+inline ops::AdapterSet* set_of(const std::unique_ptr<adapters::Adapter>& adapter) { return adapter ? &adapter->set : nullptr; }
+
+/// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them.
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter);
 
 /// Writes the model as a folder that transformers opens.
 void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model);

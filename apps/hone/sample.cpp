@@ -31,7 +31,9 @@ std::vector<int32_t> prompt_ids(const data::Content& prompt, const OpenedModel& 
 
 class Sampler {
  public:
-  Sampler(const config::RunConfig& config, const OpenedModel& opened, model::Model& model) : config_(config), opened_(opened), model_(model) {
+  Sampler(const config::RunConfig& config, const OpenedModel& opened, model::Model& model, const ops::AdapterSet* adapters)
+      : config_(config), opened_(opened), model_(model) {
+    options_.adapters = adapters;
     options_.law = {config.temperature, config.top_p, config.top_k, config.min_p};
     options_.num_generations = config.num_generations;
     options_.max_new_tokens = config.max_new_tokens;
@@ -120,8 +122,9 @@ int run_sample(const Arguments& arguments) {
   const config::RunConfig& config = arguments.config;
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
-  const std::unique_ptr<model::Model> model = load_weights(opened, machine, 1024);
-  Sampler sampler(config, opened, *model);
+  const std::unique_ptr<model::Model> model = load_weights(*opened.source, machine, config, 1024);
+  const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *opened.source, config, false);
+  Sampler sampler(config, opened, *model, set_of(adapter));
   if (!config.prompt.empty()) return sample_words(config, opened, sampler);
   return run_filter(config, [&](std::span<FilterRow> rows) {
     std::vector<rollout::SampleRequest> requests;
@@ -145,7 +148,7 @@ int run_sample(const Arguments& arguments) {
     const auto completions = sampler.run(requests);
     for (size_t j = 0; j < owners.size(); ++j) {
       const auto& [i, prompt] = owners[j];
-      rows[i].out = config.format == config::Format::jsonl ? with_fields(rows[i].in, {{"completions", completions_json(completions[j], sampler)}})
+      rows[i].out = config.format == config::Format::jsonl ? with_fields(rows[i], {{"completions", completions_json(completions[j], sampler)}})
                                                            : completions_text(prompt, completions[j], sampler);
     }
   });

@@ -55,7 +55,8 @@ int run_score(const Arguments& arguments) {
   const std::unique_ptr<model::ModelSource> source = model::open_model(config.model_name_or_path);
   std::optional<TextModel> text;
   if (source->tokenizer()) text = make_text_model(*source->tokenizer(), config);
-  const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
+  const std::unique_ptr<model::Model> model = load_weights(*source, machine, config, 1024);
+  const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *source, config, false);
   return run_filter(config, [&](std::span<FilterRow> rows) {
     std::vector<Scored> scored(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -70,7 +71,7 @@ int run_score(const Arguments& arguments) {
     std::vector<std::vector<int32_t>> ids;
     for (size_t i = 0; i < rows.size(); ++i)
       if (rows[i].error.empty()) ids.push_back(scored[i].ids);
-    const std::vector<std::vector<float>> logprobs = train::score_rows(*model, ids, kTokens);
+    const std::vector<std::vector<float>> logprobs = train::score_rows(*model, ids, kTokens, set_of(adapter));
     size_t next = 0;
     for (size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].error.empty()) continue;
@@ -78,7 +79,7 @@ int run_score(const Arguments& arguments) {
       double sum = 0;
       for (size_t t = 0; t < p.size(); ++t)
         if (scored[i].weights[t + 1] != 0.0f) sum += p[t];
-      rows[i].out = with_fields(rows[i].in, {{"ids", json_text(std::span<const int32_t>(scored[i].ids))},
+      rows[i].out = with_fields(rows[i], {{"ids", json_text(std::span<const int32_t>(scored[i].ids))},
                                              {"logprobs", json_text(std::span<const float>(p))},
                                              {"sum_logprob", json_text(static_cast<float>(sum))}});
     }

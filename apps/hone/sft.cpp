@@ -7,6 +7,7 @@
 #include "console.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
+#include "hone/base/hash.h"
 #include "hone/base/log.h"
 #include "hone/base/process.h"
 #include "hone/base/signals.h"
@@ -58,6 +59,28 @@ train::SftData load_data(const config::RunConfig& config, const std::vector<std:
   return train::load_sft_data(options);
 }
 
+// Of the adapter and the base's storage; null without an adapter.
+Json adapter_identity(const config::RunConfig& c) {
+  if (!c.use_peft) return nullptr;
+  Json identity{{"lora_r", c.lora_r},
+                {"lora_alpha", c.lora_alpha},
+                {"lora_dropout", c.lora_dropout},
+                {"lora_target_modules", c.lora_target_modules},
+                {"lora_modules_to_save", c.lora_modules_to_save},
+                {"use_rslora", c.use_rslora},
+                {"use_dora", c.use_dora},
+                {"init_lora_weights", static_cast<int>(c.init_lora_weights)},
+                {"loraplus_lr_ratio", c.loraplus_lr_ratio},
+                {"load_in_4bit", c.load_in_4bit},
+                {"bnb_4bit_quant_type", static_cast<int>(c.bnb_4bit_quant_type)},
+                {"use_bnb_nested_quant", c.use_bnb_nested_quant}};
+  if (!c.adapter.empty()) {
+    const MappedFile weights(fs::path(c.adapter) / "adapter_model.safetensors");
+    identity["started_from"] = hash_hex(weights.bytes().data(), weights.bytes().size());
+  }
+  return identity;
+}
+
 // Everything that decides the bits of a run; on resume each of these must be the same.
 Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const train::SftData& data, const train::SftData* eval,
                  const train::Machine& machine, int64_t total_steps) {
@@ -82,8 +105,37 @@ Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const tr
           {"adam_epsilon", c.adam_epsilon},
           {"max_tree_tokens", c.max_tree_tokens},
           {"dtype", "float32"},
+          {"optim", static_cast<int>(c.optim)},
+          {"adapter", adapter_identity(c)},
           {"metric_for_best_model", static_cast<int>(c.metric_for_best_model)},
           {"backend", machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
+}
+
+// What the run holds in memory, before anything is loaded.
+train::MemoryDemand demand_of(const config::RunConfig& config, const OpenedModel& opened) {
+  train::MemoryDemand demand = train::memory_demand(opened.source->config(), config);
+  if (!config.use_peft) return demand;
+  const adapters::AdapterSize size = config.adapter.empty()
+                                         ? adapters::adapter_size(opened.source->config(), lora_config(config, ""))
+                                         : adapters::adapter_size(opened.source->config(), adapters::read_peft(config.adapter).config);
+  demand.adapter = true;
+  demand.trained = static_cast<double>(size.elements);
+  demand.adapter_rank = size.rank_columns;
+  return demand;
+}
+
+// A new adapter, or the one of --adapter to go on with; null where the model itself is trained.
+std::unique_ptr<adapters::Adapter> adapter_to_train(const config::RunConfig& config, const OpenedModel& opened, model::Model& model) {
+  if (!config.use_peft) return nullptr;
+  std::unique_ptr<adapters::Adapter> adapter =
+      config.adapter.empty() ? adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string()), config.seed)
+                             : load_adapter(model, *opened.source, config, true);
+  int64_t trained = 0, all = 0;
+  for (const ops::Parameter* p : adapter->parameters) trained += p->numel();
+  for (const ops::Parameter* p : model.parameters()) all += p->numel();
+  log_info("adapter: {} trained values in {} linears, {:.2f} % of the base's {}", trained, adapter->set.paths.size(),
+           100.0 * static_cast<double>(trained) / static_cast<double>(all), all);
+  return adapter;
 }
 
 // run.yaml holds what `auto` came to, so that nobody has to guess later what ran.
@@ -134,7 +186,7 @@ int run_sft(const Arguments& arguments) {
   if (!config.eval_file.empty()) eval = load_data(config, {config.eval_file}, opened, run);
 
   const int64_t longest = std::max(data.longest, eval ? eval->longest : 0);
-  const train::MemoryPlan plan = train::plan_memory(opened.source->config(), config, longest, train::available_memory());
+  const train::MemoryPlan plan = train::plan_memory(opened.source->config(), demand_of(config, opened), config, longest, train::available_memory());
   const methods::Sft method(data.rows);
   std::optional<methods::Sft> eval_method;
   if (eval) eval_method.emplace(eval->rows);
@@ -146,8 +198,9 @@ int run_sft(const Arguments& arguments) {
   job.run = run;
   job.micro_batch_tokens = plan.micro_batch_tokens;
   job.checkpointing = plan.checkpointing;
+  job.activation_bytes_per_token = plan.activation_bytes_per_token;
+  job.spill_optimizer = plan.spill_optimizer;
   job.identity = identity_of(config, opened, data, eval ? &*eval : nullptr, machine, train::total_steps(config, method.num_rows()));
-  job.model_bytes = model::saved_bytes(opened.source->config(), model::DType::f32);
   job.started = [&](bool resumed) {
     if (!resumed || !fs::exists(run / "run.yaml")) write_run_yaml(run, config, machine);
   };
@@ -158,9 +211,14 @@ int run_sft(const Arguments& arguments) {
            machine.threads, config.batch_size, train::total_steps(config, method.num_rows()), plan.micro_batch_tokens,
            plan.checkpointing ? ", gradient checkpointing" : "");
 
-  const std::unique_ptr<model::Model> model = load_weights(opened, machine, longest);
+  const std::unique_ptr<model::Model> model = load_weights(*opened.source, machine, config, longest);
+  const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(config, opened, *model);
   job.model = model.get();
-  job.save_model = [&](const fs::path& folder) { save_model_folder(folder, opened, *model); };
+  job.adapter = adapter.get();
+  job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(opened.source->config(), model::DType::f32);
+  job.save_model = [&](const fs::path& folder) {
+    adapter ? save_adapter_folder(folder, opened, *adapter) : save_model_folder(folder, opened, *model);
+  };
   const train::TrainResult result = train::train(job);
   const Json summary = write_summary(run, result, machine, data, monotonic_seconds() - begin);
   if (config.format == config::Format::json) print_result(summary.dump() + "\n");

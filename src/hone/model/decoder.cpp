@@ -14,10 +14,11 @@ ops::Parameter* bias_of(ops::Parameter& bias) { return bias.defined() ? &bias : 
 // x + f(norm(x)) for the two halves of a block; `attend` is tree attention in training and cached attention in decoding.
 template <class Attend>
 Tensor block_forward(Model& m, Block& b, const ops::AdapterSet* adapters, const Tensor& x, const Attend& attend) {
-  Tensor qkv = ops::linear(ops::rms_norm(x, b.input_norm, m.config.rms_norm_eps), b.qkv, bias_of(b.qkv_bias), adapters);
+  const double eps = m.config.rms_norm_eps;
+  Tensor qkv = ops::linear(x, b.qkv, bias_of(b.qkv_bias), adapters, {.norm = &ops::resolve(adapters, b.input_norm), .eps = eps});
   Tensor middle = ops::residual_add(x, ops::linear(attend(qkv), b.o, bias_of(b.o_bias), adapters), m.backend);
-  Tensor gate_up = ops::linear(ops::rms_norm(middle, b.post_norm, m.config.rms_norm_eps), b.gate_up, nullptr, adapters);
-  return ops::residual_add(middle, ops::linear(ops::swiglu(gate_up, m.backend), b.down, nullptr, adapters), m.backend);
+  Tensor gate_up = ops::linear(middle, b.gate_up, nullptr, adapters, {.norm = &ops::resolve(adapters, b.post_norm), .eps = eps});
+  return ops::residual_add(middle, ops::linear(gate_up, b.down, nullptr, adapters, {.swiglu = true}), m.backend);
 }
 
 }  // namespace
@@ -35,8 +36,9 @@ std::vector<ops::Parameter*> Model::parameters() {
 Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTensors& batch, const ForwardOptions& options) {
   at::AutoGradMode grad(options.training);
   Tensor anchor = at::zeros({}, at::TensorOptions(at::kFloat).device(model.device));
-  anchor.requires_grad_(options.training);
-  Tensor x = ops::embedding(model.embedding, batch.token_ids, anchor);
+  ops::Parameter& table = model.lookup_table(adapters);
+  anchor.requires_grad_(options.training && table.trainable);
+  Tensor x = ops::embedding(table, batch.token_ids, anchor);
   for (Block& block : model.blocks) {
     const auto layer = [&model, &block, adapters, &batch](const Tensor& input) {
       return block_forward(model, block, adapters, input,
@@ -44,7 +46,7 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
     };
     x = options.checkpointing ? ops::checkpointed(x, layer) : layer(x);
   }
-  return ops::rms_norm(x, model.norm, model.config.rms_norm_eps);
+  return ops::rms_norm(x, ops::resolve(adapters, model.norm), model.config.rms_norm_eps);
 }
 
 KvCache make_kv_cache(const Model& model, int64_t capacity) {
@@ -72,23 +74,25 @@ Tensor decoder_step(Model& model, const ops::AdapterSet* adapters, const std::ve
   check(ids.size() == caches.size() && !ids.empty(), "decoder_step: {} ids, {} caches", ids.size(), caches.size());
   std::vector<int64_t> positions;
   for (KvCache* cache : caches) positions.push_back(cache->length++);
-  Tensor x = ops::embedding(model.embedding, at::tensor(ids, at::kLong).to(model.device), at::zeros({}));
+  Tensor x = ops::embedding(model.lookup_table(adapters), at::tensor(ids, at::kLong).to(model.device), at::zeros({}));
   for (size_t i = 0; i < model.blocks.size(); ++i) {
     std::vector<ops::KvLayer*> layers;
     for (KvCache* cache : caches) layers.push_back(&cache->layers[i]);
     x = block_forward(model, model.blocks[i], adapters, x,
                       [&](const Tensor& qkv) { return ops::cached_attention(qkv, model.attention, positions, layers, model.backend); });
   }
-  return ops::rms_norm(x, model.norm, model.config.rms_norm_eps);
+  return ops::rms_norm(x, ops::resolve(adapters, model.norm), model.config.rms_norm_eps);
 }
 
-int64_t activation_bytes_per_token(const ModelConfig& c, bool checkpointing) {
+int64_t activation_bytes_per_token(const ModelConfig& c, bool checkpointing, int64_t adapter_rank) {
   const int64_t D = c.hidden_size, F = c.intermediate_size, width = (c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
   const int64_t attention = c.num_attention_heads * c.head_dim;
-  // block input, its norm, qkv, attention out, row max and sum, middle, its norm, gate and up, their product
-  const int64_t block = 2 * D + width + attention + 2 * c.num_attention_heads + 2 * D + 2 * F + F;
+  // block input, qkv, attention out, row max and sum, middle, gate and up, the norms' rstd, what side paths keep
+  const int64_t block = D + width + attention + 2 * c.num_attention_heads + D + 2 * F + 2 + adapter_rank;
+  // A block in work also holds, for a moment, its norm's output, the product of gate and up, and the gradients of the widest of them.
+  const int64_t transient = 2 * D + width + 4 * F;
   const int64_t kept = checkpointing ? c.num_hidden_layers * D + block : c.num_hidden_layers * block;
-  return 4 * (kept + 4 * D);
+  return 4 * (kept + transient + 4 * D);
 }
 
 }  // namespace hone::model

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "hone/batch/packed_batch.h"
@@ -34,13 +35,25 @@ struct Model {
   ops::Parameter norm;       // (D)
   ops::Parameter lm_head;    // (V, D); undefined where the head is tied to the embedding
 
-  ops::Parameter& head() { return lm_head.defined() ? lm_head : embedding; }
+  ops::Parameter& head(const ops::AdapterSet* adapters = nullptr) {
+    if (adapters && adapters->head) return *adapters->head;
+    return lm_head.defined() ? lm_head : embedding;
+  }
+  ops::Parameter& lookup_table(const ops::AdapterSet* adapters) { return adapters && adapters->embedding ? *adapters->embedding : embedding; }
   /// Every parameter in the checkpoint's order.
   std::vector<ops::Parameter*> parameters();
 };
 
-/// Reads every tensor of the source into a float32 model. Rotary tables cover `positions` positions (see ensure_positions).
-std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions);
+/// 4-bit storage of the blocks' linears (QLoRA, arXiv:2305.14314); the head and the embedding stay float32, as transformers keeps them.
+struct Quantisation {
+  kernels::QuantType type = kernels::QuantType::nf4;
+  bool nested = true;  // the absmax values are those that double quantisation gives back
+};
+
+/// Reads every tensor of the source into a float32 model, with `quantisation` the blocks' linears into 4 bits, tensor by tensor: the full
+/// model is never in memory. A source that is 4-bit already is taken as it is. Rotary tables cover `positions` positions (see ensure_positions).
+std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions,
+                                  const std::optional<Quantisation>& quantisation = std::nullopt);
 
 /// Extends the rotary tables to at least this many positions.
 void ensure_positions(Model& model, int64_t positions);
@@ -70,7 +83,8 @@ KvCache copy_kv_cache(const Model& model, const KvCache& cache, int64_t capacity
 /// norm is returned (R, D): the same bits as `decoder` gives for that token.
 at::Tensor decoder_step(Model& model, const ops::AdapterSet* adapters, const std::vector<int64_t>& ids, const std::vector<KvCache*>& caches);
 
-/// Bytes of activations that `decoder` keeps per token while training (kernel backend, float32).
-int64_t activation_bytes_per_token(const ModelConfig& config, bool checkpointing);
+/// Bytes of activations that `decoder` keeps per token while training (kernel backend, float32). adapter_rank: columns of all A together
+/// per block that a trained side path keeps; 0 without.
+int64_t activation_bytes_per_token(const ModelConfig& config, bool checkpointing, int64_t adapter_rank = 0);
 
 }  // namespace hone::model

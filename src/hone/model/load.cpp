@@ -15,7 +15,8 @@ struct Loader {
   const ModelSource& source;
   ops::Backend backend;
   at::TensorOptions options;
-  std::vector<float> buffer;
+  std::optional<Quantisation> quantisation;
+  std::vector<float> buffer{};
 
   /// Fuses the named tensors, top to bottom, into one parameter. cols = 0: a vector.
   ops::Parameter load(const std::vector<std::pair<std::string, int64_t>>& names_and_rows, int64_t cols) {
@@ -38,6 +39,47 @@ struct Loader {
     }
     return p;
   }
+
+  /// A linear of a block: in 4 bits where that is wanted, or where the source has it so.
+  ops::Parameter linear(const std::vector<std::pair<std::string, int64_t>>& names_and_rows, int64_t cols) {
+    const std::optional<QuantizedTensor> first = source.quantized(names_and_rows.front().first);
+    if (!quantisation && !first) return load(names_and_rows, cols);
+    std::vector<ops::Part> parts;
+    int64_t rows = 0;
+    for (const auto& [name, count] : names_and_rows) {
+      parts.push_back({name, rows, count});
+      rows += count;
+    }
+    const kernels::QuantType type = first ? first->type : quantisation->type;
+    ops::Parameter p = ops::make_quantised_parameter(parts, cols, type, backend, options);
+    for (const ops::Part& part : p.parts) {
+      if (const std::optional<QuantizedTensor> stored = source.quantized(part.name)) {
+        if (stored->type != type) fail("{}: {} and {} are of different 4-bit types", source.path().string(), part.name, p.name());
+        ops::set_quantised_part(p, part, reinterpret_cast<const uint8_t*>(stored->codes.data()), stored->absmax.data());
+      } else {
+        if (first) fail("{}: {} is 4-bit but {} is not", source.path().string(), p.name(), part.name);
+        quantise(p, part, cols);
+      }
+    }
+    return p;
+  }
+
+  void quantise(ops::Parameter& p, const ops::Part& part, int64_t cols) {
+    const int64_t count = part.rows * cols, blocks = (count + kernels::kQuantBlock - 1) / kernels::kQuantBlock;
+    buffer.resize(count);
+    source.load(part.name, buffer.data());
+    std::vector<uint8_t> codes((count + 1) / 2);
+    std::vector<float> absmax(blocks);
+    kernels::quantize_4bit(buffer.data(), count, quantisation->type, codes.data(), absmax.data());
+    if (quantisation->nested) {
+      std::vector<uint8_t> nested(blocks);
+      std::vector<float> nested_absmax((blocks + kernels::kNestedBlock - 1) / kernels::kNestedBlock);
+      float offset = 0;
+      kernels::quantize_nested(absmax.data(), blocks, nested.data(), nested_absmax.data(), &offset);
+      kernels::dequantize_nested(nested.data(), nested_absmax.data(), offset, blocks, absmax.data());
+    }
+    ops::set_quantised_part(p, part, codes.data(), absmax.data());
+  }
 };
 
 const ops::Part* find_part(const ops::Parameter& p, const std::string& name) {
@@ -48,14 +90,15 @@ const ops::Part* find_part(const ops::Parameter& p, const std::string& name) {
 
 }  // namespace
 
-std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions) {
+std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions,
+                                  const std::optional<Quantisation>& quantisation) {
   auto model = std::make_unique<Model>();
   const ModelConfig& c = model->config = source.config();
   model->backend = backend;
   model->device = device;
   model->attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, {}, {}};
   ensure_positions(*model, positions);
-  Loader loader{source, backend, at::TensorOptions(at::kFloat).device(device), {}};
+  Loader loader{source, backend, at::TensorOptions(at::kFloat).device(device), quantisation};
   const int64_t D = c.hidden_size, F = c.intermediate_size, V = c.vocab_size, q = c.num_attention_heads * c.head_dim,
                 kv = c.num_key_value_heads * c.head_dim;
   model->embedding = loader.load({{"model.embed_tokens.weight", V}}, D);
@@ -63,15 +106,15 @@ std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backen
     const std::string at = fmt::format("model.layers.{}.", i), attention = at + "self_attn.", mlp = at + "mlp.";
     Block& b = model->blocks.emplace_back();
     b.input_norm = loader.load({{at + "input_layernorm.weight", D}}, 0);
-    b.qkv = loader.load({{attention + "q_proj.weight", q}, {attention + "k_proj.weight", kv}, {attention + "v_proj.weight", kv}}, D);
-    b.o = loader.load({{attention + "o_proj.weight", D}}, q);
+    b.qkv = loader.linear({{attention + "q_proj.weight", q}, {attention + "k_proj.weight", kv}, {attention + "v_proj.weight", kv}}, D);
+    b.o = loader.linear({{attention + "o_proj.weight", D}}, q);
     if (c.attention_bias) {
       b.qkv_bias = loader.load({{attention + "q_proj.bias", q}, {attention + "k_proj.bias", kv}, {attention + "v_proj.bias", kv}}, 0);
       b.o_bias = loader.load({{attention + "o_proj.bias", D}}, 0);
     }
     b.post_norm = loader.load({{at + "post_attention_layernorm.weight", D}}, 0);
-    b.gate_up = loader.load({{mlp + "gate_proj.weight", F}, {mlp + "up_proj.weight", F}}, D);
-    b.down = loader.load({{mlp + "down_proj.weight", D}}, F);
+    b.gate_up = loader.linear({{mlp + "gate_proj.weight", F}, {mlp + "up_proj.weight", F}}, D);
+    b.down = loader.linear({{mlp + "down_proj.weight", D}}, F);
   }
   model->norm = loader.load({{"model.norm.weight", D}}, 0);
   if (!c.tie_word_embeddings) model->lm_head = loader.load({{"lm_head.weight", V}}, D);

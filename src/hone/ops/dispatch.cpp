@@ -94,9 +94,8 @@ void flush_lookups(Parameter& table) {
   table.lookups.clear();
 }
 
-at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters) {
-  check(adapters == nullptr, "linear {}: adapters have no side path yet", weight.name());
-  return fast_path(weight.backend) ? fast::linear(x, weight, bias) : reference::linear(x, weight, bias);
+at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters, const LinearInput& input) {
+  return fast_path(weight.backend) ? fast::linear(x, weight, bias, adapters, input) : reference::linear(x, weight, bias, adapters, input);
 }
 
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps) {

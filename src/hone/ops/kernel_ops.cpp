@@ -49,37 +49,6 @@ struct Embedding : Function<Embedding> {
   }
 };
 
-struct Linear : Function<Linear> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t weight_address, int64_t bias_address) {
-    const auto& weight = *reinterpret_cast<Parameter*>(weight_address);
-    const auto* bias = reinterpret_cast<Parameter*>(bias_address);
-    require(x, 2, "linear");
-    check(x.size(1) == weight.cols, "linear {}: x ({}, {}) against weight ({}, {})", weight.name(), x.size(0), x.size(1), weight.rows, weight.cols);
-    save_pointer(ctx, "weight", &weight);
-    save_pointer(ctx, "bias", bias);
-    if (weight.trainable) ctx->save_for_backward({x});
-    ctx->saved_data["rows"] = x.size(0);
-    at::Tensor y = at::empty({x.size(0), weight.rows}, x.options());
-    kernels::linear_forward(data(x), weight.cols, x.size(0), weight.cols, data(weight.value), weight.rows, bias ? data(bias->value) : nullptr, out(y),
-                            weight.rows);
-    return y;
-  }
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    auto& weight = *load_pointer<Parameter>(ctx, "weight");
-    auto* bias = load_pointer<Parameter>(ctx, "bias");
-    const at::Tensor dy = grads[0].contiguous();
-    const int64_t M = ctx->saved_data["rows"].toInt(), N = weight.rows, K = weight.cols;
-    if (weight.trainable) {
-      const at::Tensor x = ctx->get_saved_variables()[0];
-      kernels::linear_backward_weight(data(dy), N, M, N, data(x), K, K, out(weight.grad));
-    }
-    if (bias && bias->trainable) kernels::bias_backward(data(dy), N, M, N, out(bias->grad));
-    at::Tensor dx = at::empty({M, K}, dy.options());
-    kernels::linear_backward_input(data(dy), N, M, N, data(weight.value), K, out(dx), K);
-    return {dx, at::Tensor(), at::Tensor()};
-  }
-};
-
 struct RmsNorm : Function<RmsNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t weight_address, double eps) {
     const auto& weight = *reinterpret_cast<Parameter*>(weight_address);
@@ -290,8 +259,6 @@ int64_t address(const void* pointer) { return reinterpret_cast<int64_t>(pointer)
 at::Tensor embedding(Parameter& table, const at::Tensor& token_ids, const at::Tensor& anchor) {
   return Embedding::apply(anchor, token_ids, address(&table));
 }
-
-at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) { return Linear::apply(x, address(&weight), address(bias)); }
 
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps) { return RmsNorm::apply(x, address(&weight), eps); }
 

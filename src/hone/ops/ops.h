@@ -12,12 +12,10 @@
 #include <vector>
 
 #include "hone/batch/packed_batch.h"
+#include "hone/ops/adapter_set.h"
 #include "hone/ops/parameter.h"
 
 namespace hone::ops {
-
-/// Low-rank side paths that go on from a linear's accumulator. The base model has none; adapters fill it (docs/design.md).
-struct AdapterSet {};
 
 /// Shape of attention and the rotary tables: cos, sin (positions, d/2) float32.
 struct AttentionConfig {
@@ -50,8 +48,15 @@ at::Tensor embedding(Parameter& table, const at::Tensor& ids, const at::Tensor& 
 /// Adds the lookup gradients that backward passes have left, in the order of the micro-batches, and forgets them.
 void flush_lookups(Parameter& table);
 
-/// x (T, K) -> (T, N). bias may be null.
-at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters);
+/// What makes a linear's input out of x. It is cheap, so the backward makes it again instead of keeping it (the same bits).
+struct LinearInput {
+  Parameter* norm = nullptr;  // rms_norm(x, norm, eps)
+  double eps = 0;
+  bool swiglu = false;  // x is gate_up (T, 2K)
+};
+/// x (T, K) -> (T, N), the one matrix product of the model: dense or 4-bit weight, and the side path that `adapters` (may be null) have for
+/// it. bias may be null.
+at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters, const LinearInput& input = {});
 
 /// Root mean square norm over D: x * rsqrt(mean(x^2) + eps) * weight (arXiv:1910.07467).
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps);

@@ -17,6 +17,30 @@ at::Tensor panels_like(int64_t rows, int64_t cols, const at::TensorOptions& opti
   return t;
 }
 
+Parameter shaped(std::vector<Part> parts, int64_t cols, Backend backend) {
+  Parameter p;
+  for (const Part& part : parts) {
+    check(part.row_begin == p.rows && part.rows > 0, "part {} begins at row {} after {} rows", part.name, part.row_begin, p.rows);
+    p.rows += part.rows;
+  }
+  p.parts = std::move(parts);
+  p.cols = cols;
+  p.backend = backend;
+  return p;
+}
+
+at::Tensor dequantised(const Parameter& p, int64_t row_begin, int64_t rows) {
+  if (p.backend == Backend::kernels) {
+    at::Tensor w = at::empty({rows, p.cols}, p.scales.options());
+    kernels::unpack_quant_panels({p.codes.const_data_ptr<uint8_t>(), p.scales.const_data_ptr<float>(), p.quant}, row_begin, rows, p.cols,
+                                 w.mutable_data_ptr<float>());
+    return w;
+  }
+  at::Tensor map = at::from_blob(const_cast<float*>(kernels::quant_map(p.quant)), {16}, at::kFloat).to(p.codes.device());
+  at::Tensor codes = p.codes.slice(0, row_begin, row_begin + rows).to(at::kInt);
+  return map.index({codes}) * p.scales.slice(0, row_begin, row_begin + rows).repeat_interleave(kernels::quant_run(p.cols), 1);
+}
+
 void copy_out(const Parameter& p, const at::Tensor& source, const Part& part, float* data) {
   const int64_t width = p.is_matrix() ? p.cols : 1;
   if (!source.defined()) {
@@ -31,15 +55,13 @@ void copy_out(const Parameter& p, const at::Tensor& source, const Part& part, fl
 
 }  // namespace
 
+int64_t value_bytes(const Parameter& p) {
+  const auto bytes = [](const at::Tensor& t) { return t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
+  return bytes(p.value) + bytes(p.codes) + bytes(p.scales);
+}
+
 Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend, const at::TensorOptions& options) {
-  Parameter p;
-  for (const Part& part : parts) {
-    check(part.row_begin == p.rows && part.rows > 0, "part {} begins at row {} after {} rows", part.name, part.row_begin, p.rows);
-    p.rows += part.rows;
-  }
-  p.parts = std::move(parts);
-  p.cols = cols;
-  p.backend = backend;
+  Parameter p = shaped(std::move(parts), cols, backend);
   if (cols == 0)
     p.value = at::zeros({p.rows}, options);
   else if (backend == Backend::kernels)
@@ -47,6 +69,38 @@ Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend,
   else
     p.value = at::zeros({p.rows, cols}, options);
   return p;
+}
+
+Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend, const at::TensorOptions& options) {
+  Parameter p = shaped(std::move(parts), cols, backend);
+  p.trainable = false;
+  p.quant = type;
+  const auto bytes = options.dtype(at::kByte), floats = options.dtype(at::kFloat);
+  const int64_t runs = cols / kernels::quant_run(cols);
+  if (backend == Backend::kernels) {
+    p.codes = at::zeros({kernels::panel_count(p.rows), cols, kernels::kPanel / 2}, bytes);
+    p.scales = at::zeros({kernels::panel_count(p.rows), runs, kernels::kPanel}, floats);
+  } else {
+    p.codes = at::zeros({p.rows, cols}, bytes);
+    p.scales = at::zeros({p.rows, runs}, floats);
+  }
+  return p;
+}
+
+void set_quantised_part(Parameter& p, const Part& part, const uint8_t* codes, const float* absmax) {
+  check(p.is_quantised(), "{} is not a 4-bit parameter", p.name());
+  if (p.backend == Backend::kernels) {
+    kernels::pack_quant_panels(codes, absmax, part.row_begin, part.rows, p.cols, p.codes.mutable_data_ptr<uint8_t>(),
+                               p.scales.mutable_data_ptr<float>());
+    return;
+  }
+  const int64_t run = kernels::quant_run(p.cols), runs = p.cols / run;
+  at::Tensor rows = at::empty({part.rows, p.cols}, at::kByte), scales = at::empty({part.rows, runs}, at::kFloat);
+  for (int64_t i = 0; i < part.rows * p.cols; ++i)
+    rows.mutable_data_ptr<uint8_t>()[i] = i % 2 == 0 ? static_cast<uint8_t>(codes[i / 2] >> 4) : static_cast<uint8_t>(codes[i / 2] & 15);
+  for (int64_t i = 0; i < part.rows * runs; ++i) scales.mutable_data_ptr<float>()[i] = absmax[i * run / kernels::kQuantBlock];
+  p.codes.slice(0, part.row_begin, part.row_begin + part.rows).copy_(rows);
+  p.scales.slice(0, part.row_begin, part.row_begin + part.rows).copy_(scales);
 }
 
 void set_part(Parameter& p, const Part& part, const float* data) {
@@ -60,7 +114,14 @@ void set_part(Parameter& p, const Part& part, const float* data) {
   p.value.slice(0, part.row_begin, part.row_begin + part.rows).copy_(source);
 }
 
-void get_part(const Parameter& p, const Part& part, float* data) { copy_out(p, p.value.detach(), part, data); }
+void get_part(const Parameter& p, const Part& part, float* data) {
+  if (p.is_quantised()) {
+    at::Tensor rows = dequantised(p, part.row_begin, part.rows).cpu().contiguous();
+    std::memcpy(data, rows.const_data_ptr<float>(), sizeof(float) * rows.numel());
+    return;
+  }
+  copy_out(p, p.value.detach(), part, data);
+}
 
 void get_part_gradient(const Parameter& p, const Part& part, float* data) { copy_out(p, p.grad, part, data); }
 
@@ -74,6 +135,7 @@ void enable_gradient(Parameter& p) {
 }
 
 at::Tensor plain_value(const Parameter& p) {
+  if (p.is_quantised()) return dequantised(p, 0, p.rows);
   if (p.backend == Backend::reference || !p.is_matrix()) return p.value;
   at::Tensor out = at::empty({p.rows, p.cols}, p.value.options());
   kernels::unpack_panels(p.value.const_data_ptr<float>(), 0, p.rows, p.cols, out.mutable_data_ptr<float>());

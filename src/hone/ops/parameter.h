@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "hone/kernels/quant.h"
+
 namespace hone::ops {
 
 /// Which code computes: hone's exact CPU kernels, or plain ATen (the meaning of every op, and how a GPU runs until it has kernels).
@@ -29,14 +31,27 @@ struct Parameter {
   double learning_rate_scale = 1.0;                        // LoRA+ (arXiv:2402.12354): the optimizer multiplies its rate by it
   std::vector<std::pair<at::Tensor, at::Tensor>> lookups;  // (ids, gradient rows) of this step's embedding lookups, in data order
 
-  bool defined() const { return value.defined(); }
+  /// A 4-bit matrix has these instead of a value (frozen). kernels: panels as in kernels/quant.h; reference: codes (N, K) uint8, one a byte,
+  /// and scales (N, K / quant_run(K)).
+  at::Tensor codes, scales;
+  kernels::QuantType quant = kernels::QuantType::nf4;
+
+  bool defined() const { return value.defined() || codes.defined(); }
+  bool is_quantised() const { return codes.defined(); }
   bool is_matrix() const { return cols > 0; }
   const std::string& name() const { return parts.front().name; }
   int64_t numel() const { return rows * (cols > 0 ? cols : 1); }
 };
 
+/// Bytes of the values, in whatever form.
+int64_t value_bytes(const Parameter& parameter);
+
 /// An uninitialised (kernels: zeroed) float32 parameter on the device of `options`.
 Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend, const at::TensorOptions& options);
+/// A frozen 4-bit matrix, zeroed; set_quantised_part fills it.
+Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend, const at::TensorOptions& options);
+/// Places one whole quantised tensor, flattened codes and absmax as kernels::quantize_4bit makes them.
+void set_quantised_part(Parameter& parameter, const Part& part, const uint8_t* codes, const float* absmax);
 /// Copies one part in from, or out to, row-major float32 memory of part.rows * max(cols, 1) floats.
 void set_part(Parameter& parameter, const Part& part, const float* data);
 void get_part(const Parameter& parameter, const Part& part, float* data);
@@ -44,7 +59,7 @@ void get_part(const Parameter& parameter, const Part& part, float* data);
 void get_part_gradient(const Parameter& parameter, const Part& part, float* data);
 /// Allocates the gradient buffer and zeroes it; on the reference backend makes autograd accumulate into it.
 void enable_gradient(Parameter& parameter);
-/// The matrix as an (N, K) tensor of the parameter's dtype (a view on the reference backend, an unpacked copy otherwise).
+/// The matrix as an (N, K) tensor of the parameter's dtype (a view on the reference backend, else or where it is 4-bit an unpacked copy).
 at::Tensor plain_value(const Parameter& parameter);
 
 }  // namespace hone::ops

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "hone/ops/dropout.h"
+
 namespace hone::ops::reference {
 namespace {
 
@@ -38,19 +40,47 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)
   return at::matmul(p, vv).permute({1, 0, 2}).reshape({Lq, H * d});
 }
 
+// base + scaling B (A x) for every target, DoRA: times magnitude / ||W + scaling B A||.
+at::Tensor with_side(const SidePath& side, const AdapterSet& set, const Parameter& weight, const at::Tensor& x, const at::Tensor& base) {
+  std::vector<at::Tensor> columns;
+  int64_t done = 0;
+  for (size_t i = 0; i < side.targets.size(); ++i) {
+    const SideTarget& t = side.targets[i];
+    if (t.row_begin > done) columns.push_back(base.slice(1, done, t.row_begin));
+    at::Tensor in = x;
+    if (set.dropout.p > 0 && at::GradMode::is_enabled()) {
+      at::Tensor mask = at::empty({x.size(0), x.size(1)}, at::kFloat), ones = at::ones_like(mask);
+      apply_dropout(set.dropout, side.index, static_cast<uint32_t>(i), ones.const_data_ptr<float>(), x.size(0), x.size(1),
+                    mask.mutable_data_ptr<float>());
+      in = x * mask.to(x.device(), x.dtype());
+    }
+    at::Tensor h = at::linear(in, side.a.value.slice(0, t.a_begin, t.a_begin + t.r)) * t.scaling;
+    at::Tensor y = base.slice(1, t.row_begin, t.row_begin + t.rows) + at::linear(h, t.b.value);
+    if (t.magnitude.defined()) y = y * (t.magnitude.value / side_weight_norm(weight, side, t).to(y.dtype()));
+    columns.push_back(y);
+    done = t.row_begin + t.rows;
+  }
+  if (done < weight.rows) columns.push_back(base.slice(1, done, weight.rows));
+  return at::cat(columns, 1);
+}
+
 }  // namespace
 
 at::Tensor embedding(Parameter& table, const at::Tensor& ids) { return at::embedding(table.value, ids); }
-
-at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias) {
-  return at::linear(x, weight.value, bias ? std::optional<at::Tensor>(bias->value) : std::nullopt);
-}
 
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps) { return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight.value; }
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
   const int64_t F = gate_up.size(-1) / 2;
   return at::silu(gate_up.slice(-1, 0, F)) * gate_up.slice(-1, F);
+}
+
+at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters, const LinearInput& input) {
+  const at::Tensor in = input.norm ? reference::rms_norm(x, *input.norm, input.eps) : input.swiglu ? reference::swiglu(x) : x;
+  const at::Tensor base = at::linear(in, plain_value(weight).to(in.dtype()));
+  const SidePath* side = adapters ? adapters->path(weight) : nullptr;
+  at::Tensor y = side ? with_side(*side, *adapters, weight, in, base) : base;
+  return bias ? y + bias->value : y;
 }
 
 at::Tensor tree_attention(const at::Tensor& qkv, const AttentionConfig& config, const BatchTensors& batch) {

@@ -4,7 +4,7 @@
 
 namespace hone::ops::reference {
 at::Tensor embedding(Parameter& table, const at::Tensor& ids);
-at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias);
+at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters = nullptr, const LinearInput& input = {});
 at::Tensor rms_norm(const at::Tensor& x, Parameter& weight, double eps);
 at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor tree_attention(const at::Tensor& qkv, const AttentionConfig& config, const BatchTensors& batch);

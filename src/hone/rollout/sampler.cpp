@@ -66,8 +66,8 @@ class Decoding {
         prompt_ = std::make_unique<model::KvCache>(model::make_kv_cache(model_, length));
         std::vector<int64_t> ids(request.prompt.begin(), request.prompt.end());
         std::vector<model::KvCache*> caches(ids.size(), prompt_.get());
-        const at::Tensor hidden = model::decoder_step(model_, nullptr, ids, caches);
-        prompt_logits_ = ops::head_logits(hidden.slice(0, length - 1).contiguous(), model_.head()).cpu();
+        const at::Tensor hidden = model::decoder_step(model_, options_.adapters, ids, caches);
+        prompt_logits_ = ops::head_logits(hidden.slice(0, length - 1).contiguous(), model_.head(options_.adapters)).cpu();
       }
       auto slot = std::make_unique<Slot>();
       slot->request = next_;
@@ -88,7 +88,7 @@ class Decoding {
       ids.push_back(slot->completion.ids.back());
       caches.push_back(&slot->cache);
     }
-    const at::Tensor logits = ops::head_logits(model::decoder_step(model_, nullptr, ids, caches), model_.head()).cpu();
+    const at::Tensor logits = ops::head_logits(model::decoder_step(model_, options_.adapters, ids, caches), model_.head(options_.adapters)).cpu();
     const int64_t vocab = logits.size(1);
     std::vector<std::unique_ptr<Slot>> open;
     for (size_t i = 0; i < slots_.size(); ++i)

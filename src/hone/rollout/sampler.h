@@ -38,6 +38,7 @@ struct SampleOptions {
   int64_t max_new_tokens = 256;
   uint64_t seed = 42;
   std::vector<int32_t> stop_ids;
+  const ops::AdapterSet* adapters = nullptr;  // null: the base model alone
   /// Asked after every token with the ids so far: true ends the completion (stop strings). May be empty.
   std::function<bool(std::span<const int32_t> ids)> stop;
 };

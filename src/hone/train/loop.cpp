@@ -59,6 +59,7 @@ class Loop {
       const std::string problem = verify_checkpoint(checkpoint_path(job_.run, progress_.best_step));
       if (problem.empty()) {
         load_checkpoint(job_.run, progress_.best_step, optimizer_, /*weights_only=*/true);
+        if (job_.adapter) adapters::updated(*job_.adapter);
         log_info("the model is the best by {}: step {}", metric_name(), progress_.best_step);
       } else {
         log_warning("the best checkpoint cannot be used, model/ is the last step: {}", problem);
@@ -71,6 +72,12 @@ class Loop {
  private:
   static std::vector<ops::Parameter*> trainable(const TrainJob& job) {
     std::vector<ops::Parameter*> parameters;
+    if (job.adapter) {
+      const double ratio = job.config->loraplus_lr_ratio;
+      for (ops::Parameter* p : job.adapter->parameters)
+        if (ratio > 0 && p->name().ends_with(".lora_B.weight")) p->learning_rate_scale = ratio;  // LoRA+, arXiv:2402.12354
+      return job.adapter->parameters;
+    }
     for (ops::Parameter* p : job.model->parameters()) {
       if (!p->trainable) continue;
       if (!p->grad.defined()) ops::enable_gradient(*p);
@@ -79,6 +86,8 @@ class Loop {
     check(!parameters.empty(), "nothing to train");
     return parameters;
   }
+
+  ops::AdapterSet* adapter_set() const { return job_.adapter ? &job_.adapter->set : nullptr; }
 
   std::string metric_name() const { return c_.metric_for_best_model == config::BestMetric::eval_loss ? "eval_loss" : "eval_mean_token_accuracy"; }
 
@@ -110,6 +119,7 @@ class Loop {
     const CheckpointState state = read_state(job_.run, *step);
     compare_identity(state.data.at("identity"));
     load_checkpoint(job_.run, *step, optimizer_);
+    if (job_.adapter) adapters::updated(*job_.adapter);
     const Json& p = state.data.at("progress");
     progress_ = {state.step,     p.at("tokens"),    p.at("bad_in_a_row"), p.at("bad_steps"), p.at("largest_micro_batch"),
                  progress_.best, p.at("best_step"), p.at("seconds")};
@@ -138,7 +148,9 @@ class Loop {
     const std::vector<int64_t> rows = order_.next();
     const int64_t step = progress_.step;
     zero_gradients(optimizer_.parameters());
-    const StepSums sums = run_rows(*job_.model, *job_.method, rows, {job_.micro_batch_tokens, true, job_.checkpointing});
+    if (job_.adapter)
+      job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
+    const StepSums sums = run_rows(*job_.model, *job_.method, rows, {job_.micro_batch_tokens, true, job_.checkpointing, adapter_set()});
     const std::vector<double> squares = gradient_squares(optimizer_.parameters());
     double total = 0;
     for (double s : squares) total += s;
@@ -177,6 +189,7 @@ class Loop {
     const bool watch = guard_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && norm > 0;  // warm-up rates may round to nothing
     if (watch) guard_.before_update();
     optimizer_.step(rate, scale);
+    if (job_.adapter) adapters::updated(*job_.adapter);
     return !watch || guarded(guard_.after_update());
   }
 
@@ -224,13 +237,13 @@ class Loop {
 
   MemoryParts memory() const {
     MemoryParts parts;
-    for (const ops::Parameter* p : job_.model->parameters()) {
-      parts.weights += static_cast<double>(p->value.nbytes()) / kMiB;
-      if (p->grad.defined()) parts.optimizer += static_cast<double>(p->grad.nbytes()) / kMiB;  // gradients stand with the optimizer's state
-    }
+    for (const ops::Parameter* p : job_.model->parameters()) parts.weights += static_cast<double>(ops::value_bytes(*p)) / kMiB;
+    if (job_.adapter)
+      for (const ops::Parameter* p : job_.adapter->parameters) parts.adapters += static_cast<double>(ops::value_bytes(*p)) / kMiB;
+    for (const ops::Parameter* p : optimizer_.parameters())
+      parts.optimizer += static_cast<double>(p->grad.nbytes()) / kMiB;  // gradients stand with the optimizer's state
     parts.optimizer += static_cast<double>(optimizer_.state_bytes()) / kMiB;
-    parts.activations = static_cast<double>(model::activation_bytes_per_token(job_.model->config, job_.checkpointing)) *
-                        static_cast<double>(progress_.largest_micro_batch) / kMiB;
+    parts.activations = static_cast<double>(job_.activation_bytes_per_token) * static_cast<double>(progress_.largest_micro_batch) / kMiB;
     return parts;
   }
 
@@ -241,7 +254,7 @@ class Loop {
 
   Json evaluate() {
     const double begin = monotonic_seconds();
-    Json line = evaluation(*job_.model, *job_.eval_method, job_.micro_batch_tokens);
+    Json line = evaluation(*job_.model, adapter_set(), *job_.eval_method, job_.micro_batch_tokens);
     line["eval_runtime"] = monotonic_seconds() - begin;
     result_.last_eval = line;
     result_.last_eval["step"] = progress_.step;
@@ -354,10 +367,10 @@ void add_interval(Json& out, const std::string& name, double ratio, const method
 
 }  // namespace
 
-Json evaluation(model::Model& model, const methods::Method& method, int64_t micro_batch_tokens) {
+Json evaluation(model::Model& model, ops::AdapterSet* adapters, const methods::Method& method, int64_t micro_batch_tokens) {
   std::vector<int64_t> rows(method.num_rows());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-  const StepSums sums = run_rows(model, method, rows, {micro_batch_tokens, false, false});
+  const StepSums sums = run_rows(model, method, rows, {micro_batch_tokens, false, false, adapters});
   Json out;
   add_interval(out, "eval_loss", sums.loss, method, sums.row_loss);
   for (size_t i = 0; i < sums.metrics.size(); ++i)

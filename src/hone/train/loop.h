@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "hone/adapters/lora.h"
 #include "hone/base/error.h"
 #include "hone/config/run_config.h"
 #include "hone/methods/method.h"
@@ -16,11 +17,14 @@ namespace hone::train {
 struct TrainJob {
   const config::RunConfig* config = nullptr;
   model::Model* model = nullptr;
+  adapters::Adapter* adapter = nullptr;  // what is trained, on the frozen model; null: the model itself
   const methods::Method* method = nullptr;
   const methods::Method* eval_method = nullptr;                  // may be null
   std::filesystem::path run;                                     // output_dir, exists
   int64_t micro_batch_tokens = 1024;                             // resolved
   bool checkpointing = false;                                    // gradient checkpointing, resolved
+  int64_t activation_bytes_per_token = 0;                        // for the memory figures
+  bool spill_optimizer = false;                                  // its states in a mapped file of the run's folder
   Json identity;                                                 // what must be the same on resume: configuration, data, tokenizer, template, model
   std::function<void(const std::filesystem::path&)> save_model;  // writes the model folder
   std::function<void(bool resumed)> started;                     // called after every check, before the first step; may be empty
@@ -40,7 +44,7 @@ struct TrainResult {
 TrainResult train(const TrainJob& job);
 
 /// Held-out figures without gradient: eval_loss, eval_* metrics of the method, eval_num_tokens.
-Json evaluation(model::Model& model, const methods::Method& method, int64_t micro_batch_tokens);
+Json evaluation(model::Model& model, ops::AdapterSet* adapters, const methods::Method& method, int64_t micro_batch_tokens);
 
 /// Total optimizer steps of a run: max_steps, or num_train_epochs over batches that do not cross epochs.
 int64_t total_steps(const config::RunConfig& config, int64_t rows);

@@ -17,9 +17,9 @@
 namespace hone::train {
 namespace {
 
-constexpr int64_t kPreferredTokens = 1024;  // enough rows for full-rate products; more costs memory and gains nothing
-constexpr double kUsableShare = 0.85;       // of the available memory
-constexpr double kFixedBytes = 350e6;       // LibTorch, buffers, the token cache
+constexpr int64_t kPreferredTokens = 512;  // enough rows for full-rate products; more costs memory and gains nothing
+constexpr double kUsableShare = 0.85;      // of the available memory
+constexpr double kFixedBytes = 350e6;      // LibTorch, buffers, the token cache
 
 double number_after(const std::string& text, const std::string& key) {
   const size_t at = text.find(key);
@@ -64,27 +64,46 @@ double available_memory() {
   return std::max(0.0, bytes);
 }
 
-MemoryPlan plan_memory(const model::ModelConfig& m, const config::LoopOptions& loop, int64_t longest, double available) {
+double MemoryDemand::total(bool with_optimizer) const {
+  return weights + trained * (4.0 + (adapter ? 4.0 : 0.0) + (with_optimizer ? optimizer : 0.0));  // gradient, value of its own, state
+}
+
+MemoryDemand memory_demand(const model::ModelConfig& m, const config::RunConfig& c) {
+  MemoryDemand demand;
+  double linears = 0, rest = 0;
+  for (const model::TensorSpec& t : model::expected_tensors(m)) {
+    const bool linear = t.shape.size() == 2 && t.name.find("_proj.") != std::string::npos;
+    (linear ? linears : rest) += static_cast<double>(t.elements());
+  }
+  // 4 bits a weight and a float32 absmax for 64 of them.
+  demand.weights = 4 * rest + (c.load_in_4bit ? 0.5 + 4.0 / 64 : 4.0) * linears;
+  demand.optimizer = c.optim == config::Optimizer::adamw_8bit ? 2 + 8.0 / 256 : 8;
+  demand.trained = linears + rest;
+  return demand;
+}
+
+MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, const config::LoopOptions& loop, int64_t longest, double available) {
   MemoryPlan plan;
-  double weights = 0;
-  for (const model::TensorSpec& t : model::expected_tensors(m)) weights += 4.0 * static_cast<double>(t.elements());
-  plan.static_bytes = 4.0 * weights + kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(ops::kLogprobChunk);
+  const double fixed = kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(ops::kLogprobChunk);
+  const auto per_token = [&](bool checkpointing) { return model::activation_bytes_per_token(m, checkpointing, demand.adapter_rank); };
+  const double least = static_cast<double>(per_token(true)) * static_cast<double>(longest);
+  plan.spill_optimizer = kUsableShare * available < demand.total(true) + fixed + least;
+  plan.static_bytes = demand.total(!plan.spill_optimizer) + fixed;
   const double room = kUsableShare * available - plan.static_bytes;
   const auto tokens_that_fit = [&](bool checkpointing) {
-    return static_cast<int64_t>(std::max(0.0, room) / static_cast<double>(model::activation_bytes_per_token(m, checkpointing)));
+    return static_cast<int64_t>(std::max(0.0, room) / static_cast<double>(per_token(checkpointing)));
   };
   const int64_t wanted = std::max(longest, loop.micro_batch_tokens.value_or(longest));
   plan.checkpointing = loop.gradient_checkpointing.value_or(tokens_that_fit(false) < wanted);
   const int64_t fit = tokens_that_fit(plan.checkpointing);
   if (fit < longest)
     fail_resource(
-        "training needs {:.1f} GB for weights, gradients and optimizer and {:.1f} GB for the longest row ({} tokens), but {:.1f} GB are free; "
-        "lower --max_length or use a smaller model",
-        plan.static_bytes / 1e9, static_cast<double>(model::activation_bytes_per_token(m, true)) * static_cast<double>(longest) / 1e9, longest,
-        available / 1e9);
+        "training needs {:.1f} GB for weights and gradients (the optimizer's states would go to disk) and {:.1f} GB for the longest row ({} tokens), "
+        "but {:.1f} GB are free; train an adapter (--use_peft, --load_in_4bit), lower --max_length, or use a smaller model",
+        plan.static_bytes / 1e9, least / 1e9, longest, available / 1e9);
   plan.micro_batch_tokens = loop.micro_batch_tokens.value_or(std::clamp(fit, longest, std::max(longest, kPreferredTokens)));
-  plan.activation_bytes =
-      static_cast<double>(std::max(longest, plan.micro_batch_tokens)) * static_cast<double>(model::activation_bytes_per_token(m, plan.checkpointing));
+  plan.activation_bytes_per_token = per_token(plan.checkpointing);
+  plan.activation_bytes = static_cast<double>(std::max(longest, plan.micro_batch_tokens)) * static_cast<double>(plan.activation_bytes_per_token);
   return plan;
 }
 

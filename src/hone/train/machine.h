@@ -23,15 +23,29 @@ Machine apply_machine_options(const config::MachineOptions& options);
 /// Bytes of memory that are free for this process: MemAvailable, bounded by the control group's limit.
 double available_memory();
 
+/// What a run holds whatever its micro-batches: the base (float32, or 4-bit blocks), what is trained with its gradient, and its optimizer.
+struct MemoryDemand {
+  double weights = 0;        // bytes of the base
+  double trained = 0;        // elements that are trained beside the base (adapter), else the base's own
+  bool adapter = false;      // `trained` has values of its own
+  double optimizer = 8;      // bytes of optimizer state an element
+  int64_t adapter_rank = 0;  // see model::activation_bytes_per_token
+  double total(bool with_optimizer) const;
+};
+MemoryDemand memory_demand(const model::ModelConfig& model, const config::RunConfig& config);
+
 struct MemoryPlan {
-  int64_t micro_batch_tokens = 1024;
+  int64_t micro_batch_tokens = 512;
   bool checkpointing = false;
-  double static_bytes = 0;      // weights, gradients, optimizer
-  double activation_bytes = 0;  // of the largest micro-batch
+  bool spill_optimizer = false;  // its states do not fit: they go to a mapped file
+  double static_bytes = 0;       // weights, adapters, gradients, optimizer in memory
+  double activation_bytes = 0;   // of the largest micro-batch
+  int64_t activation_bytes_per_token = 0;
 };
 
-/// The micro-batch budget and gradient checkpointing, from memory arithmetic unless given. `longest`: tokens of the longest row.
-/// UserError (exit 4) when even the longest row alone with checkpointing does not fit. Neither choice changes a bit of the result.
-MemoryPlan plan_memory(const model::ModelConfig& model, const config::LoopOptions& loop, int64_t longest, double available);
+/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. `longest`: tokens of the longest row.
+/// UserError (exit 4) when even the longest row alone with checkpointing does not fit. None of these choices changes a bit of the result.
+MemoryPlan plan_memory(const model::ModelConfig& model, const MemoryDemand& demand, const config::LoopOptions& loop, int64_t longest,
+                       double available);
 
 }  // namespace hone::train

@@ -40,6 +40,12 @@ void backward(const std::vector<methods::Term>& losses) {
   if (!roots.empty()) torch::autograd::backward(roots, cotangents);
 }
 
+// What an element's dropout noise depends on: the row and the token's place in it, wherever the packing puts it.
+void add_token_keys(std::vector<uint64_t>& keys, int64_t row, int64_t num_tokens) {
+  for (auto place = static_cast<uint64_t>(0); static_cast<int64_t>(keys.size()) < num_tokens; ++place)
+    keys.push_back(static_cast<uint64_t>(row) << 32 | place);
+}
+
 }  // namespace
 
 StepSums run_rows(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options) {
@@ -58,21 +64,26 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
   int64_t begin = 0;
   for (int64_t end : batch::plan_micro_batches(lengths, options.micro_batch_tokens)) {
     batch::PackedBatch packed;
-    for (int64_t i = begin; i < end; ++i) method.append(packed, rows[i]);
+    std::vector<uint64_t> token_keys;
+    for (int64_t i = begin; i < end; ++i) {
+      method.append(packed, rows[i]);
+      add_token_keys(token_keys, rows[i], packed.num_tokens());
+    }
+    if (options.adapters) options.adapters->dropout.token_keys = std::move(token_keys);
     begin = end;
     sums.largest_micro_batch = std::max(sums.largest_micro_batch, packed.num_tokens());
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     at::AutoGradMode grad(options.training);
-    const at::Tensor hidden = model::decoder(model, nullptr, tensors, {options.training, options.checkpointing});
+    const at::Tensor hidden = model::decoder(model, options.adapters, tensors, {options.training, options.checkpointing});
     ops::LogprobOptions logprob_options;
     if (options.training) logprob_options.known_cotangent = method.known_cotangent(tensors, count);
-    const ops::TokenLogprobs logprobs = ops::token_logprobs(hidden, model.head(), tensors, logprob_options);
+    const ops::TokenLogprobs logprobs = ops::token_logprobs(hidden, model.head(options.adapters), tensors, logprob_options);
     const methods::MethodOutput out = method.evaluate(logprobs, tensors, count);
     accumulate(losses, out.losses);
     accumulate(metrics, out.metrics);
     if (options.training) backward(out.losses);
   }
-  if (options.training) ops::flush_lookups(model.embedding);
+  if (options.training) ops::flush_lookups(model.lookup_table(options.adapters));
   for (const Running& l : losses) sums.loss += l.sum / l.count;
   if (!losses.empty()) sums.row_loss = std::move(losses[0].values);
   for (Running& m : metrics) {

@@ -24,9 +24,11 @@ struct PassOptions {
   int64_t micro_batch_tokens = 1024;
   bool training = false;
   bool checkpointing = false;
+  ops::AdapterSet* adapters = nullptr;  // null: the base model alone
 };
 
 /// Runs the rows. Training: gradients are accumulated into the parameters (lookup gradients are flushed at the end).
+/// With dropout in the adapters the tokens get their keys here: (row of the method, place in it).
 StepSums run_rows(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options);
 
 }  // namespace hone::train

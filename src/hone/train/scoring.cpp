@@ -6,7 +6,8 @@
 
 namespace hone::train {
 
-std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens) {
+std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens,
+                                           const ops::AdapterSet* adapters) {
   std::vector<int64_t> lengths;
   for (const auto& row : rows) lengths.push_back(static_cast<int64_t>(row.size()));
   if (!lengths.empty()) model::ensure_positions(model, *std::max_element(lengths.begin(), lengths.end()));
@@ -17,8 +18,8 @@ std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const 
     for (int64_t i = begin; i < end; ++i) batch::append_document(packed, rows[i].data(), nullptr, lengths[i], /*keep_all=*/true);
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     at::NoGradGuard no_grad;
-    const at::Tensor hidden = model::decoder(model, nullptr, tensors, {});
-    const at::Tensor logprobs = ops::token_logprobs(hidden, model.head(), tensors, {}).logprobs.cpu().contiguous();
+    const at::Tensor hidden = model::decoder(model, adapters, tensors, {});
+    const at::Tensor logprobs = ops::token_logprobs(hidden, model.head(adapters), tensors, {}).logprobs.cpu().contiguous();
     const float* p = logprobs.const_data_ptr<float>();
     for (int64_t i = begin; i < end; ++i) {
       out.emplace_back(p, p + lengths[i] - 1);

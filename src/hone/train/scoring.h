@@ -10,6 +10,7 @@ namespace hone::train {
 
 /// For each row of ids (at least one token): logprobs[i] = log p(ids[i+1] | ids[..i]), ids.size() - 1 of them. Rows are packed into
 /// micro-batches of about that many tokens; the result does not depend on it.
-std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens);
+std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens,
+                                           const ops::AdapterSet* adapters = nullptr);
 
 }  // namespace hone::train
