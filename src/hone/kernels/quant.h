@@ -25,6 +25,8 @@ const float* dynamic_map(bool is_signed);
 /// Double quantisation of absmax: codes (count) by the signed map of (absmax - offset) over blocks of 256 with their own nested absmax
 /// (ceil(count / 256)). offset is the correctly rounded mean of absmax.
 void quantize_nested(const float* absmax, int64_t count, uint8_t* codes, float* nested_absmax, float* offset);
+/// The same with an offset that is given, as a checkpoint brings it.
+void quantize_nested_about(const float* absmax, int64_t count, float offset, uint8_t* codes, float* nested_absmax);
 void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float offset, int64_t count, float* absmax);
 /// The same with maps that a checkpoint brings (256 values, ascending or not).
 void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float offset, const float* map, int64_t count, float* absmax);

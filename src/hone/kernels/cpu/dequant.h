@@ -1,0 +1,64 @@
+#pragma once
+// Sixteen values looked up by the low four bits of each lane, and what else 4-bit codes need beyond simd.h.
+#include "hone/kernels/cpu/simd.h"
+
+namespace hone::kernels::HONE_ISA_NAMESPACE {
+
+#if defined(HONE_ISA_avx512)
+
+struct Table16 {
+  __m512 v;
+};
+HONE_INLINE Table16 load_table(const float* values) { return {_mm512_loadu_ps(values)}; }
+/// values[index & 15]
+HONE_INLINE V look_up(Table16 table, I index) { return {_mm512_permutexvar_ps(index.v, table.v)}; }
+/// values[index & 7]; tables of at most 8
+HONE_INLINE V look_up_8(Table16 table, I index) { return look_up(table, index); }
+/// 2 * index, and 1 more where the mask is not set.
+HONE_INLINE I descend(I index, Mask stay) {
+  const __m512i twice = _mm512_add_epi32(index.v, index.v);
+  return {_mm512_mask_add_epi32(twice, static_cast<__mmask16>(~stay.v), twice, _mm512_set1_epi32(1))};
+}
+HONE_INLINE I truncate(V a) { return {_mm512_cvttps_epi32(a.v)}; }
+HONE_INLINE I larger_int(I a, I b) { return {_mm512_max_epi32(a.v, b.v)}; }
+HONE_INLINE I load_bytes(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+
+#else
+
+struct Table16 {
+  __m256 lo, hi;
+};
+HONE_INLINE Table16 load_table(const float* values) { return {_mm256_loadu_ps(values), _mm256_loadu_ps(values + 8)}; }
+HONE_INLINE __m256 look_up_half(Table16 table, __m256i index) {
+  const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // the sign is bit 3 of the index
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lo, index), _mm256_permutevar8x32_ps(table.hi, index), upper);
+}
+HONE_INLINE V look_up(Table16 table, I index) { return {look_up_half(table, index.lo), look_up_half(table, index.hi)}; }
+HONE_INLINE V look_up_8(Table16 table, I index) {
+  return {_mm256_permutevar8x32_ps(table.lo, index.lo), _mm256_permutevar8x32_ps(table.lo, index.hi)};
+}
+HONE_INLINE __m256i descend_half(__m256i index, __m256 stay) {  // the mask is -1 where it is set
+  return _mm256_add_epi32(_mm256_add_epi32(index, index), _mm256_add_epi32(_mm256_castps_si256(stay), _mm256_set1_epi32(1)));
+}
+HONE_INLINE I descend(I index, Mask stay) { return {descend_half(index.lo, stay.lo), descend_half(index.hi, stay.hi)}; }
+HONE_INLINE I truncate(V a) { return {_mm256_cvttps_epi32(a.lo), _mm256_cvttps_epi32(a.hi)}; }
+HONE_INLINE I larger_int(I a, I b) { return {_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)}; }
+HONE_INLINE I load_bytes(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+
+#endif
+
+/// Denormals count for the life of the object, as they do in bitsandbytes (the pool's bodies run with them flushed to 0).
+struct ScopedDenormals {
+  HONE_INLINE unsigned with_denormals() {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before & ~0x8040u);
+    return before;
+  }
+  const unsigned before = with_denormals();
+  ~ScopedDenormals() { _mm_setcsr(before); }
+};
+
+}  // namespace hone::kernels::HONE_ISA_NAMESPACE
