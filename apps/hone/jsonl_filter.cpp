@@ -1,5 +1,6 @@
 #include "jsonl_filter.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -19,6 +20,31 @@ void transform_good(std::vector<FilterRow>& rows, const FilterTransform& transfo
     if (end > begin) transform(std::span(rows).subspan(begin, end - begin));
     begin = end + 1;
   }
+}
+
+/// The members of a JSON object's text, which has been parsed before: the key with its quotes, and key and value as written.
+std::vector<std::pair<std::string_view, std::string_view>> members(std::string_view text) {
+  std::vector<std::pair<std::string_view, std::string_view>> out;
+  size_t begin = std::string_view::npos, key_end = 0;  // of the member that is being read
+  int depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') {
+      const size_t quote = i;
+      while (text[++i] != '"') i += text[i] == '\\';
+      if (depth == 1 && begin == std::string_view::npos) begin = quote, key_end = i + 1;
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+    const bool ends = (c == ',' && depth == 1) || (c == '}' && depth == 0);
+    if (!ends || begin == std::string_view::npos) continue;
+    const size_t last = text.find_last_not_of(" \t\r", i - 1);
+    out.emplace_back(text.substr(begin, key_end - begin), text.substr(begin, last + 1 - begin));
+    begin = std::string_view::npos;
+  }
+  return out;
 }
 
 template <class Number>
@@ -47,6 +73,7 @@ std::vector<FilterRow> read_rows(const std::vector<data::RawLine>& lines, const 
   parallel_for(static_cast<int64_t>(lines.size()), 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       FilterRow& row = rows[static_cast<size_t>(i)];
+      row.raw = lines[static_cast<size_t>(i)].bytes;
       row.place = {name, lines[static_cast<size_t>(i)].number};
       auto parsed = data::parse_json_line(lines[static_cast<size_t>(i)].bytes, row.place);
       if (const auto* error = std::get_if<data::RowError>(&parsed)) {
@@ -101,11 +128,14 @@ void each_row(std::span<FilterRow> rows, const std::function<void(FilterRow&)>& 
   });
 }
 
-std::string with_fields(const nlohmann::json& object, const std::vector<std::pair<std::string, std::string>>& fields) {
-  nlohmann::json rest = object;
-  for (const auto& [name, text] : fields) rest.erase(name);
-  std::string out = rest.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  out.pop_back();
+std::string with_fields(const FilterRow& row, const std::vector<std::pair<std::string, std::string>>& fields) {
+  std::string out = "{";
+  for (const auto& [key, member] : members(row.raw)) {
+    const auto name = nlohmann::json::parse(key).get<std::string>();
+    if (std::any_of(fields.begin(), fields.end(), [&](const auto& field) { return field.first == name; })) continue;
+    if (out.size() > 1) out += ",";
+    out += member;
+  }
   for (const auto& [name, text] : fields) {
     if (out.size() > 1) out += ",";
     out += json_text(std::string_view(name)) + ":" + text;

@@ -16,7 +16,8 @@ namespace hone::app {
 /// A row on its way through a filter. `out` is the line to write; a transform may set `error` instead.
 struct FilterRow {
   data::Place place;
-  nlohmann::json in;  // always an object
+  std::string_view raw;  // the line; lives until the filter reads on
+  nlohmann::json in;     // always an object
   std::string out;
   std::string error;
 };
@@ -34,8 +35,9 @@ std::vector<FilterRow> read_rows(const std::vector<data::RawLine>& lines, const 
 /// Calls body(row) for every row, threaded; what it throws as UserError becomes that row's error.
 void each_row(std::span<FilterRow> rows, const std::function<void(FilterRow&)>& body);
 
-/// The row's object with further fields as JSON text; a field of the same name is replaced.
-std::string with_fields(const nlohmann::json& object, const std::vector<std::pair<std::string, std::string>>& fields);
+/// The row's object with further fields as JSON text; a field of the same name is replaced. Everything else stands as it was written: a
+/// number that no type of ours holds is not rounded, keys keep their order.
+std::string with_fields(const FilterRow& row, const std::vector<std::pair<std::string, std::string>>& fields);
 
 /// The message with the row's place in front, unless it begins with it already.
 std::string at_place(const FilterRow& row, const std::string& message);

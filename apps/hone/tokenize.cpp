@@ -14,13 +14,13 @@ void tokenize_row(FilterRow& row, const text::Tokenizer& tokenizer, const config
     if (!text->is_string()) fail("text: found {}, wanted a string", text->type_name());
     std::vector<int32_t> ids = tokenizer.encode(text->get_ref<const std::string&>(), {.special = !config.no_special});
     if (config.add_bos) ids.insert(ids.begin(), tokenizer.bos_id());
-    row.out = with_fields(row.in, {{"ids", json_text(std::span<const int32_t>(ids))}});
+    row.out = with_fields(row, {{"ids", json_text(std::span<const int32_t>(ids))}});
     return;
   }
   const auto ids = row.in.find("ids");
   if (ids == row.in.end()) fail("neither \"text\" nor \"ids\" is there");
   const std::vector<int32_t> tokens = read_ids(*ids);
-  row.out = with_fields(row.in, {{"text", json_text(std::string_view(tokenizer.decode_text(tokens)))}});
+  row.out = with_fields(row, {{"text", json_text(std::string_view(tokenizer.decode_text(tokens)))}});
 }
 
 }  // namespace
