@@ -1,6 +1,7 @@
 #include "hone/base/files.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -197,6 +198,17 @@ void FileWriter::close() {
   int error = sync_retrying(fd_);
   if (::close(std::exchange(fd_, -1)) != 0 && error == 0) error = errno;
   if (error) fail_write(path_, "syncing", error);
+}
+
+void rename_new(const fs::path& from, const fs::path& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) return;
+  int error = errno;
+  if (error == EINVAL || error == ENOSYS) {  // a file system without this form of rename
+    struct stat info {};
+    error = ::lstat(to.c_str(), &info) == 0 ? EEXIST : ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+  }
+  if (error == EEXIST) fail("{}: something stands there already and is not written over", to.string());
+  if (error != 0) fail_write(to, "renaming into place", error);
 }
 
 void sync_folder(const fs::path& folder) {

@@ -54,6 +54,9 @@ class FileWriter {
   std::string buffer_;
 };
 
+/// Renames a file or folder to a name that nothing has; UserError (exit 2) when something has it: nothing is ever replaced.
+void rename_new(const std::filesystem::path& from, const std::filesystem::path& to);
+
 /// Syncs a folder, so that renames in it survive a power cut.
 void sync_folder(const std::filesystem::path& folder);
 

@@ -9,6 +9,7 @@
 #include "hone/base/hash.h"
 #include "hone/base/threads.h"
 #include "hone/model/gguf.h"
+#include "hone/model/gguf_names.h"
 #include "hone/model/safetensors.h"
 #include "hone/text/gguf_vocabulary.h"
 
@@ -126,22 +127,6 @@ class FolderSource : public ModelSource {
   std::map<std::string, const TensorView*> views_;
 };
 
-// model.layers.3.self_attn.q_proj.weight -> blk.3.attn_q.weight
-std::string gguf_name(const std::string& name) {
-  static const std::map<std::string, std::string> parts{
-      {"input_layernorm", "attn_norm"}, {"post_attention_layernorm", "ffn_norm"}, {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"},
-      {"self_attn.v_proj", "attn_v"},   {"self_attn.o_proj", "attn_output"},      {"mlp.gate_proj", "ffn_gate"},  {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"}};
-  if (name == "model.embed_tokens.weight") return "token_embd.weight";
-  if (name == "model.norm.weight") return "output_norm.weight";
-  if (name == "lm_head.weight") return "output.weight";
-  const std::string_view prefix = "model.layers.";
-  const size_t layer_end = name.find('.', prefix.size()), kind = name.rfind('.');
-  check(name.starts_with(prefix) && layer_end < kind, "no GGUF name for tensor {}", name);
-  return fmt::format("blk.{}.{}{}", name.substr(prefix.size(), layer_end - prefix.size()), parts.at(name.substr(layer_end + 1, kind - layer_end - 1)),
-                     name.substr(kind));
-}
-
 class GgufSource : public ModelSource {
  public:
   explicit GgufSource(const fs::path& path) : file_(path) {
@@ -157,16 +142,14 @@ class GgufSource : public ModelSource {
   void load_rows(const std::string& name, int64_t begin, int64_t end, float* out) const override {
     spec(name);
     const TensorView& view = file_.tensors().at(gguf_name(name));
-    if (name.find(".self_attn.q_proj.") == std::string::npos && name.find(".self_attn.k_proj.") == std::string::npos)
-      return rows_to_float32(view, begin, end, out);
-    // GGUF llama files pair the rows of a head for interleaved rotation: row 2 i + s there is row s * head_dim / 2 + i here.
-    const int64_t width = view.row_elements(), head = config_.head_dim, half = head / 2;
+    if (!is_interleaved(name)) return rows_to_float32(view, begin, end, out);
+    const int64_t width = view.row_elements();
     check(0 <= begin && begin <= end && end <= view.rows(), "rows [{}, {}) of {}, shape {}", begin, end, name, shape_text(view.shape));
     const int64_t row_bytes = static_cast<int64_t>(view.bytes.size()) / view.rows();
     parallel_for(end - begin, std::max<int64_t>(1, 65536 / width), [&](int64_t first, int64_t last) {
       for (int64_t row = begin + first; row < begin + last; ++row) {
-        const int64_t inside = row % head, stored = row - inside + 2 * (inside % half) + inside / half;
-        to_float32(view.dtype, view.bytes.data() + stored * row_bytes, width, out + (row - begin) * width);
+        const std::byte* stored = view.bytes.data() + interleaved_row(row, config_.head_dim) * row_bytes;
+        to_float32(view.dtype, stored, width, out + (row - begin) * width);
       }
     });
   }

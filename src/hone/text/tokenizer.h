@@ -86,6 +86,10 @@ class Tokenizer {
   std::string to_tokenizer_json() const;
   /// A tokenizer_config.json for transformers 4 and 5 with these roles. An empty `chat_template` is left out.
   std::string to_tokenizer_config_json(const std::string& chat_template, int64_t model_max_length = 0) const;
+  /// The metadata of a GGUF file that llama.cpp and from_gguf read to the same ids. Ids without a token, and those up to `rows` (of the
+  /// embedding), get stand-ins of type unused. UserError naming `source` and what GGUF cannot carry: another way of cutting words than those
+  /// that have a name in tokenizer.ggml.pre, white space that an added token swallows, more tokens than rows, ...
+  GgufVocabulary to_gguf(const std::string& chat_template, int64_t rows, const std::string& source) const;
 
   struct Data;  // what the loaders fill; tokenizer_data.h
 
