@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Times hone and TRL in turn on the same rows: SFT of the default model, float32, whole processes. Standard library only.
+"""Times hone and TRL (+ PEFT + bitsandbytes) in turn on the same rows: SFT, LoRA and QLoRA of the default model, float32, whole processes.
+Standard library only.
 
-usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--contenders hone trl ...]
+usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--techniques sft lora qlora] [--contenders hone trl ...]
 
 Each contender runs with `long` steps on a file of exactly long x batch_size rows and with `short` steps on its first short x batch_size rows, rows in
 file order on both sides. Seconds a step = (wall long - wall short) / (long - short), so that start-up and saving fall out; tokens are the real tokens of
@@ -25,6 +26,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
 CONTENDERS = ("hone", "trl", "trl_checkpointing")
+# hone's flags and the peer's for each technique; r = 16, alpha = 32 on every linear but the head
+TECHNIQUES = {"sft": ([], []), "lora": (["--use_peft"], ["--lora", "16"]), "qlora": (["--load_in_4bit"], ["--lora", "16", "--qlora"])}
 
 
 def parse():
@@ -36,6 +39,7 @@ def parse():
     parser.add_argument("--data", help="rows to use instead of GSM8K or examples/data")
     parser.add_argument("--output", default=str(ROOT / "build" / "bench" / "peers.json"))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--techniques", nargs="+", choices=TECHNIQUES, default=["sft"])
     parser.add_argument("--steps", nargs=2, type=int, default=[12, 6], metavar=("LONG", "SHORT"))
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--max_length", type=int, default=512)
@@ -76,12 +80,12 @@ def timed(command):
         return wall, usage.ru_maxrss / 1024, out.read().decode(errors="replace")
 
 
-def run_hone(a, rows, steps, folder):
+def run_hone(a, technique, rows, steps, folder):
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     wall, peak, _ = timed([a.hone, "sft", "--model", a.model, "--data", str(rows), "--output_dir", str(run), "--max_steps", str(steps), "--batch_size",
                            str(a.batch_size), "--max_length", str(a.max_length), "--dtype", "float32", "--shuffle_dataset", "false", "--learning_rate", "2e-5",
-                           "--lr_scheduler_type", "constant", "--logging_steps", "1", "--save_steps", "0", *a.hone_flags.split()])
+                           "--lr_scheduler_type", "constant", "--logging_steps", "1", "--save_steps", "0", *TECHNIQUES[technique][0], *a.hone_flags.split()])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "loss" in line]
     shutil.rmtree(run, ignore_errors=True)
@@ -89,9 +93,9 @@ def run_hone(a, rows, steps, folder):
             "step_s": [line["step_time"] for line in trained]}
 
 
-def run_trl(a, rows, steps, checkpointing):
+def run_trl(a, technique, rows, steps, checkpointing):
     command = [a.peer_python, str(PEERS / "trl_sft.py"), "--model", a.peer_model, "--data", str(rows), "--max_steps", str(steps), "--batch_size",
-               str(a.batch_size), "--max_length", str(a.max_length)] + ["--checkpointing"] * checkpointing
+               str(a.batch_size), "--max_length", str(a.max_length), *TECHNIQUES[technique][1]] + ["--checkpointing"] * checkpointing
     wall, peak, out = timed(command)
     return {"wall_s": wall, "peak_mib": peak, **json.loads(out.strip().splitlines()[-1])}
 
@@ -113,15 +117,16 @@ def measure(a, folder):
     files, tokens, source = prepare(a, folder)
     runs = []
     for repeat in range(a.repeats):
-        for name in a.contenders if repeat % 2 == 0 else a.contenders[::-1]:
+        pairs = [(technique, name) for technique in a.techniques for name in a.contenders]
+        for technique, name in pairs if repeat % 2 == 0 else pairs[::-1]:
             pair = []
             for rows, steps in zip(files, a.steps):
                 load = os.getloadavg()[0]
-                result = run_hone(a, rows, steps, folder) if name == "hone" else run_trl(a, rows, steps, name == "trl_checkpointing")
+                result = run_hone(a, technique, rows, steps, folder) if name == "hone" else run_trl(a, technique, rows, steps, name == "trl_checkpointing")
                 pair.append({"steps": steps, "load_before": round(load, 2), **result})
-                print(f"repeat {repeat + 1}/{a.repeats}  {name:18s} {steps:3d} steps  {result['wall_s']:7.1f} s  {result['peak_mib']:7.0f} MiB", file=sys.stderr)
+                print(f"repeat {repeat + 1}/{a.repeats}  {technique:5s} {name:18s} {steps:3d} steps  {result['wall_s']:7.1f} s  {result['peak_mib']:7.0f} MiB", file=sys.stderr)
             step_s = (pair[0]["wall_s"] - pair[1]["wall_s"]) / (a.steps[0] - a.steps[1])
-            runs.append({"contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": tokens / (a.steps[0] - a.steps[1]) / step_s,
+            runs.append({"technique": technique, "contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": tokens / (a.steps[0] - a.steps[1]) / step_s,
                          "peak_mib": pair[0]["peak_mib"], "long": pair[0], "short": pair[1]})
     return runs, tokens, source
 
@@ -129,15 +134,18 @@ def measure(a, folder):
 def summarise(runs):
     """Medians of every contender, and hone against the better of the peer's settings."""
     table = {}
-    for name in dict.fromkeys(run["contender"] for run in runs):
-        mine = [run for run in runs if run["contender"] == name]
+    for technique, name in dict.fromkeys((run["technique"], run["contender"]) for run in runs):
+        mine = [run for run in runs if (run["technique"], run["contender"]) == (technique, name)]
+        name = f"{technique} {name}"
         table[name] = {key: statistics.median(run[key] for run in mine) for key in ("step_s", "tokens_per_second", "peak_mib")}
         table[name]["tokens_per_second_range"] = [min(r["tokens_per_second"] for r in mine), max(r["tokens_per_second"] for r in mine)]
-    peers = [entry for name, entry in table.items() if name != "hone"]
     ratios = {}
-    if "hone" in table and peers:
-        ratios = {"speed": table["hone"]["tokens_per_second"] / max(p["tokens_per_second"] for p in peers),
-                  "memory": table["hone"]["peak_mib"] / min(p["peak_mib"] for p in peers)}
+    for technique in dict.fromkeys(run["technique"] for run in runs):
+        ours = table.get(f"{technique} hone")
+        peers = [entry for name, entry in table.items() if name.startswith(technique + " trl")]
+        if ours and peers:
+            ratios[technique] = {"speed": ours["tokens_per_second"] / max(p["tokens_per_second"] for p in peers),
+                                 "memory": ours["peak_mib"] / min(p["peak_mib"] for p in peers)}
     return table, ratios
 
 
@@ -149,8 +157,8 @@ def markdown(result):
     for name, entry in result["table"].items():
         low, high = entry["tokens_per_second_range"]
         lines.append(f"| {name} | {entry['step_s']:.2f} | {entry['tokens_per_second']:.1f} | {low:.1f}-{high:.1f} | {entry['peak_mib']:.0f} |")
-    if result["ratios"]:
-        lines += ["", f"hone / better peer setting: {result['ratios']['speed']:.2f}x tokens/s, {result['ratios']['memory']:.2f}x peak memory"]
+    for technique, ratio in result["ratios"].items():
+        lines += ["", f"{technique}: hone / better peer setting: {ratio['speed']:.2f}x tokens/s, {ratio['memory']:.2f}x peak memory"]
     return "\n".join(lines)
 
 

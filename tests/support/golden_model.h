@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "golden/oracle.h"
+#include "hone/adapters/lora.h"
 #include "hone/methods/sft.h"
 #include "hone/model/decoder.h"
 #include "hone/model/source.h"
@@ -69,9 +70,9 @@ inline std::vector<float> gradient_of(const ops::Parameter& p, const ops::Part& 
 }
 
 /// The values of every parameter, part by part in file order.
-inline std::vector<float> all_values(model::Model& model) {
+inline std::vector<float> all_values(const std::vector<ops::Parameter*>& parameters) {
   std::vector<float> all;
-  for (const ops::Parameter* p : model.parameters())
+  for (const ops::Parameter* p : parameters)
     for (const ops::Part& part : p->parts) {
       std::vector<float> v(part.rows * std::max<int64_t>(1, p->cols));
       ops::get_part(*p, part, v.data());
@@ -79,6 +80,9 @@ inline std::vector<float> all_values(model::Model& model) {
     }
   return all;
 }
+
+inline std::vector<float> all_values(model::Model& model) { return all_values(model.parameters()); }
+inline std::vector<float> all_values(const adapters::Adapter& adapter) { return all_values(adapter.parameters); }
 
 inline std::vector<float> all_gradients(model::Model& model) {
   std::vector<float> all;

@@ -1,6 +1,7 @@
 #pragma once
 // A training run on a golden model in a temporary folder, through the real loop.
 #include <filesystem>
+#include <optional>
 
 #include "hone/train/loop.h"
 #include "support/golden_model.h"
@@ -33,20 +34,28 @@ struct JobOptions {
   int64_t micro_batch_tokens = 1024;
   bool checkpointing = false;
   const methods::Method* eval = nullptr;
+  std::optional<adapters::LoraConfig> lora = std::nullopt;  // train an adapter
+  std::optional<model::Quantisation> quantisation = std::nullopt;
 };
 
 struct JobOutcome {
   train::TrainResult result;
-  std::vector<float> weights;
+  std::vector<float> weights;        // of what was trained
+  bool base_unchanged = true;        // with an adapter: every byte of the base is as it was loaded
   std::vector<train::Json> metrics;  // the lines of metrics.jsonl
 };
 
 inline JobOutcome run_job(const std::string& model_folder, const methods::Method& method, const config::RunConfig& config,
                           const std::filesystem::path& run, const JobOptions& options = {}) {
-  const auto model = load_golden(model_folder, options.backend);
+  const auto source = model::open_model(golden::golden_path(model_folder).string());
+  const auto model = model::load_model(*source, options.backend, at::kCPU, 64, options.quantisation);
+  const std::vector<float> base = all_values(*model);
+  std::unique_ptr<adapters::Adapter> adapter;
+  if (options.lora) adapter = adapters::create_adapter(*model, *source, *options.lora, static_cast<uint64_t>(config.seed));
   train::TrainJob job;
   job.config = &config;
   job.model = model.get();
+  job.adapter = adapter.get();
   job.method = &method;
   job.eval_method = options.eval;
   job.run = run;
@@ -56,7 +65,8 @@ inline JobOutcome run_job(const std::string& model_folder, const methods::Method
   job.save_model = [](const std::filesystem::path& folder) { std::filesystem::create_directories(folder); };
   JobOutcome out;
   out.result = train::train(job);
-  out.weights = all_values(*model);
+  out.weights = adapter ? all_values(*adapter) : all_values(*model);
+  out.base_unchanged = !adapter || all_values(*model) == base;
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) out.metrics.push_back(train::Json::parse(line));
   return out;
