@@ -1,5 +1,6 @@
 // Run-time choice of the instruction set for the products, panels and embeddings.
 #include "hone/kernels/kernels.h"
+#include "hone/kernels/quant.h"
 
 namespace hone::kernels {
 
@@ -34,6 +35,18 @@ void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const flo
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, bool go_on) {
   const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input : avx2::linear_backward_input;
   kernel(dy, lddy, M, N, panels, K, dx, lddx, go_on);
+}
+
+void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
+                         int64_t ldy, bool go_on) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_forward_4bit : avx2::linear_forward_4bit;
+  kernel(x, ldx, M, K, panels.codes, panels.scales, quant_map(panels.type), quant_run(K), N, bias, y, ldy, go_on);
+}
+
+void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
+                                bool go_on) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input_4bit : avx2::linear_backward_input_4bit;
+  kernel(dy, lddy, M, N, panels.codes, panels.scales, quant_map(panels.type), quant_run(K), K, dx, lddx, go_on);
 }
 
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,

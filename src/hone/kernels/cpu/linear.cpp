@@ -1,4 +1,5 @@
-// y = x W^T + b over panels; dX is the same product over the transposed panels.
+// y = x W^T + b over panels; dX is the same product over the transposed panels. 4-bit panels are dequantised slice by slice.
+#include "hone/kernels/cpu/few_rows.h"
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
 #include "hone/kernels/cpu/transpose.h"
@@ -12,6 +13,7 @@ struct Product {
   const float* x;
   int64_t ldx, K;
   const float* panels;  // of W (N, K), or of its transpose (K, N)
+  QuantWeight quant;    // instead of panels
   bool transpose;
   int64_t N;
   const float* bias;
@@ -31,11 +33,25 @@ void copy_rows(const Product& p, Range rows, int64_t k0, int64_t depth, float* t
   }
 }
 
-/// Steps k0 .. k0 + depth of the panels `range` of the product, out of the panels of the transpose; k0 is a multiple of 32.
-void transpose_slice(const Product& p, Range range, int64_t k0, int64_t depth, float* out) {
-  for (int64_t k = k0; k < k0 + depth; k += kPanelWidth)
+/// Steps k0 .. k0 + depth of the panels `range` of the product, out of 4-bit panels or of the panels of the transpose; k0 is a multiple of 32.
+void make_slice(const Product& p, Range range, int64_t k0, int64_t depth, float* out) {
+  if (!p.transpose) {
     for (int64_t panel = range.begin; panel < range.end; panel++)
-      transpose_square(p.panels, p.K, p.N, k, panel * kPanelWidth, out + ((panel - range.begin) * depth + k - k0) * kPanelWidth);
+      dequantize_steps(p.quant, p.K, panel, k0, depth, out + (panel - range.begin) * depth * kPanelWidth);
+    return;
+  }
+  alignas(64) float square[kPanelWidth * kPanelWidth];
+  for (int64_t k = k0; k < k0 + depth; k += kPanelWidth)
+    for (int64_t panel = range.begin; panel < range.end; panel++) {
+      float* to = out + ((panel - range.begin) * depth + k - k0) * kPanelWidth;
+      const int64_t column = panel * kPanelWidth, columns = smaller(kPanelWidth, p.N - column);
+      if (p.quant.codes) {
+        dequantize_steps(p.quant, p.N, k / kPanelWidth, column, columns, square);
+        transpose_steps(square, smaller(kPanelWidth, p.K - k), columns, to);
+      } else {
+        transpose_square(p.panels, p.K, p.N, k, column, to);
+      }
+    }
 }
 
 struct Slices {  // equal cuts of K at multiples of 32, at most kDepth steps each
@@ -55,19 +71,20 @@ void product_block(const Product& p, Range panels, Range rows) {
   const int64_t row_count = rows.end - rows.begin;
   const int64_t tiles = ceil_div(row_count, kTileRows);
   const Slices slices = slices_of(p.K);
-  float* transposed = p.transpose ? thread_scratch(1, (panels.end - panels.begin) * slices.depth * kPanelWidth) : nullptr;
+  const bool made = p.transpose || p.quant.codes;
+  float* slice = made ? thread_scratch(1, (panels.end - panels.begin) * slices.depth * kPanelWidth) : nullptr;
   for (int64_t s = 0; s < slices.count; s++) {
     const int64_t k0 = smaller(p.K, s * slices.depth);
     const int64_t depth = smaller(slices.depth, p.K - k0);
     const bool last = s + 1 == slices.count;
-    if (p.transpose) transpose_slice(p, panels, k0, depth, transposed);
+    if (made) make_slice(p, panels, k0, depth, slice);
     for (int64_t i = 0; i < tiles; i++) {
       const Range part = part_of(row_count, tiles, i);
       const Range tile_rows = {rows.begin + part.begin, rows.begin + part.end};
       copy_rows(p, tile_rows, k0, depth, tile);
       const Tile t = {.a = tile,
-                      .b = p.transpose ? transposed : p.panels + (panels.begin * p.K + k0) * kPanelWidth,
-                      .panel_stride = (p.transpose ? depth : p.K) * kPanelWidth,
+                      .b = made ? slice : p.panels + (panels.begin * p.K + k0) * kPanelWidth,
+                      .panel_stride = (made ? depth : p.K) * kPanelWidth,
                       .depth = depth,
                       .c = p.y + tile_rows.begin * p.ldy + column,
                       .ldc = p.ldy,
@@ -100,12 +117,26 @@ void run_product(const Product& p, int64_t M) {
 
 void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
                     bool go_on) {
-  run_product({x, ldx, K, panels, false, N, bias, y, ldy, go_on}, M);
+  run_product({x, ldx, K, panels, {}, false, N, bias, y, ldy, go_on}, M);
 }
 
 // dx = dy W is the forward product with the transposed weight: K columns, chains over n. The panels are transposed slice by slice in L2.
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx, bool go_on) {
-  run_product({dy, lddy, N, panels, true, K, nullptr, dx, lddx, go_on}, M);
+  run_product({dy, lddy, N, panels, {}, true, K, nullptr, dx, lddx, go_on}, M);
+}
+
+void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const uint8_t* codes, const float* scales, const float* map, int64_t run,
+                         int64_t N, const float* bias, float* y, int64_t ldy, bool go_on) {
+  const QuantWeight quant = {codes, scales, map, run};
+  if (M > 0 && M <= kFewRows)
+    run_few_rows({x, ldx, K, quant, N, bias, y, ldy, go_on}, M);
+  else
+    run_product({x, ldx, K, nullptr, quant, false, N, bias, y, ldy, go_on}, M);
+}
+
+void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const uint8_t* codes, const float* scales, const float* map,
+                                int64_t run, int64_t K, float* dx, int64_t lddx, bool go_on) {
+  run_product({dy, lddy, N, nullptr, {codes, scales, map, run}, true, K, nullptr, dx, lddx, go_on}, M);
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

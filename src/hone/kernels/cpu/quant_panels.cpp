@@ -2,7 +2,6 @@
 #include "hone/kernels/quant_tables.h"
 
 #include "hone/kernels/cpu/dequant.h"
-#include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -11,7 +10,6 @@ namespace hone::kernels::HONE_ISA_NAMESPACE {
 namespace {
 
 constexpr int64_t kBlock = 64;
-constexpr int64_t kStepBytes = kPanelWidth / 2;
 
 /// Calls visit(row) for rows [row_begin, row_begin + rows), threads splitting at the panels' edges: lanes j and j + 16 share bytes.
 template <class Visit>

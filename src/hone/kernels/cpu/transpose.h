@@ -33,13 +33,17 @@ static void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t 
     for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; j++) out[j * out_stride + i] = in[i * in_stride + j];
 }
 
-/// Rows n0 .. n0 + 32 and columns k0 .. k0 + 32 of an (N, K) weight in panels, as 32 columns of a panel of the transpose: contiguous on
-/// both sides. Rows past N are not written, columns past K become 0.
-static void transpose_square(const float* panels, int64_t N, int64_t K, int64_t n0, int64_t k0, float* out) {
-  const int64_t n_count = smaller(kPanelWidth, N - n0), k_count = smaller(kPanelWidth, K - k0);
+/// k_count <= 32 steps of a panel of n_count rows, as n_count steps of a panel of the transpose: contiguous on both sides. Rows past n_count are
+/// not written, columns past k_count become 0.
+static void transpose_steps(const float* steps, int64_t n_count, int64_t k_count, float* out) {
   if (k_count < kPanelWidth)
     for (int64_t i = 0; i < n_count * kPanelWidth; i++) out[i] = 0.0f;
-  transpose(panels + n0 * K + k0 * kPanelWidth, kPanelWidth, k_count, n_count, out, kPanelWidth);
+  transpose(steps, kPanelWidth, k_count, n_count, out, kPanelWidth);
+}
+
+/// Rows n0 .. n0 + 32 and columns k0 .. k0 + 32 of an (N, K) weight in panels, as 32 columns of a panel of the transpose.
+static void transpose_square(const float* panels, int64_t N, int64_t K, int64_t n0, int64_t k0, float* out) {
+  transpose_steps(panels + n0 * K + k0 * kPanelWidth, smaller(kPanelWidth, N - n0), smaller(kPanelWidth, K - k0), out);
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE
