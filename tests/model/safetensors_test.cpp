@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <limits>
 #include <vector>
 
 #include "file_builders.h"
@@ -54,6 +56,28 @@ TEST(Safetensors, AValueThatHalfPrecisionCannotHoldIsRefused) {
   expect_refused([&] { write_safetensors(scratch.path / "x", tensors, DType::f16); }, {"big", "F16", "65504"}, "float16 overflow");
 }
 
+TEST(Safetensors, ATensorMayHaveADtypeOfItsOwn) {
+  ScratchFolder scratch;
+  const auto path = scratch.path / "x";
+  TensorProducer codes{"codes", {256}, [](int64_t begin, int64_t end, float* out) {
+                         for (int64_t i = begin; i < end; ++i) out[i - begin] = static_cast<float>(255 - i);
+                       }};
+  codes.dtype = DType::u8;
+  write_safetensors(path, std::vector<TensorProducer>{producer("a", {3}, 0.5f), codes, producer("b", {2}, 2.0f)}, DType::f32);
+  const SafetensorsFile file(path);
+  const TensorView& view = file.tensors().at("codes");
+  EXPECT_EQ(view.dtype, DType::u8);
+  ASSERT_EQ(view.bytes.size(), 256u);
+  for (size_t i = 0; i < 256; ++i) EXPECT_EQ(static_cast<int>(view.bytes[i]), 255 - static_cast<int>(i));
+  float values[2];
+  to_float32(file.tensors().at("b"), values);
+  EXPECT_EQ(values[1], 2.0f);
+  for (const float bad : {256.0f, -1.0f, 0.5f, std::numeric_limits<float>::quiet_NaN()}) {
+    codes.produce = [bad](int64_t, int64_t, float* out) { std::fill(out, out + 256, bad); };
+    expect_refused([&] { write_safetensors(path, std::vector<TensorProducer>{codes}, DType::f32); }, {"codes", "U8"}, "not a byte");
+  }
+}
+
 struct Broken {
   const char* what;
   std::string bytes;
@@ -86,7 +110,7 @@ TEST(Safetensors, BrokenFilesAreRefused) {
        {"\"t\"", "twice"}},
       {"entry is a number", safetensors_bytes("{\"t\":3}", data), {"tensor t", "object was expected"}},
       {"no dtype", safetensors_bytes("{\"t\":{\"shape\":[4],\"data_offsets\":[0,16]}}", data), {"tensor t", "\"dtype\""}},
-      {"F64", one("F64", "[2]", "[0,16]"), {"tensor t", "F64 is not supported", "F32, F16 and BF16"}},
+      {"F64", one("F64", "[2]", "[0,16]"), {"tensor t", "F64 is not supported", "F32, F16, BF16 and U8"}},
       {"unknown dtype", one("Q9", "[2]", "[0,16]"), {"Q9 is not supported"}},
       {"negative dimension", one("F32", "[-4]", "[0,16]"), {"-4", "at least 0"}},
       {"fractional dimension", one("F32", "[4.0]", "[0,16]"), {"4.0"}},

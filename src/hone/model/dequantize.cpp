@@ -16,7 +16,8 @@ struct Format {
   int64_t block_elements, block_bytes;
 };
 // Bytes: Q8_0 = f16 scale + 32 codes; Q4_0 = f16 scale + 16; Q4_1 = f16 scale + f16 minimum + 16.
-constexpr Format kFormats[] = {{"F32", 1, 4}, {"F16", 1, 2}, {"BF16", 1, 2}, {"Q8_0", kBlock, 34}, {"Q4_0", kBlock, 18}, {"Q4_1", kBlock, 20}};
+constexpr Format kFormats[] = {{"F32", 1, 4},        {"F16", 1, 2},        {"BF16", 1, 2}, {"Q8_0", kBlock, 34},
+                               {"Q4_0", kBlock, 18}, {"Q4_1", kBlock, 20}, {"U8", 1, 1}};
 
 uint16_t load_u16(const std::byte* in) {
   uint16_t bits;
@@ -112,15 +113,34 @@ void to_float32(DType dtype, const std::byte* in, int64_t count, float* out) {
     case DType::q4_1:
       for (int64_t i = 0; i < count / block; ++i) q4_1_block(in + i * bytes, out + i * block);
       return;
+    case DType::u8:
+      for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]);
+      return;
   }
   check(false, "to_float32: dtype {} is not known", static_cast<int>(dtype));
 }
+
+namespace {
+
+bool to_bytes(const float* in, int64_t count, std::byte* out) {
+  bool fits = true;
+  for (int64_t i = 0; i < count; ++i) {
+    const bool in_range = in[i] >= 0.0f && in[i] <= 255.0f;  // false for NaN
+    const auto code = static_cast<uint8_t>(in_range ? in[i] : 0.0f);
+    fits = fits && in_range && static_cast<float>(code) == in[i];
+    out[i] = std::byte{code};
+  }
+  return fits;
+}
+
+}  // namespace
 
 bool from_float32(DType dtype, const float* in, int64_t count, std::byte* out) {
   if (dtype == DType::f32) {
     if (count != 0) std::memcpy(out, in, static_cast<size_t>(count) * 4);
     return true;
   }
+  if (dtype == DType::u8) return to_bytes(in, count, out);
   check(dtype == DType::bf16 || dtype == DType::f16, "from_float32: {} is not written", dtype_name(dtype));
   const uint16_t infinity = dtype == DType::bf16 ? 0x7f80u : 0x7c00u;
   bool fits = true;

@@ -8,8 +8,8 @@
 
 namespace hone::model {
 
-/// Formats that hone reads; safetensors has the first three.
-enum class DType : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
+/// Formats that hone reads; safetensors has the first three and u8 (whole numbers from 0 to 255: codes, never weights as they stand).
+enum class DType : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1, u8 };
 
 std::string_view dtype_name(DType dtype);
 
@@ -25,7 +25,8 @@ uint16_t float_to_bf16(float value);
 /// Writes `count` float32 values; `count` is a multiple of block_elements(dtype); `in` needs no alignment.
 void to_float32(DType dtype, const std::byte* in, int64_t count, float* out);
 
-/// The other direction, for f32, f16 and bf16 only. Returns false when a finite value does not fit (float16 overflow).
+/// The other direction, for f32, f16, bf16 and u8 only. Returns false when a value does not fit (a finite one that overflows float16, one that
+/// is no whole number from 0 to 255 for u8).
 bool from_float32(DType dtype, const float* in, int64_t count, std::byte* out);
 
 }  // namespace hone::model

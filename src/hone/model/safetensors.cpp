@@ -19,9 +19,9 @@ struct Placed {
 };
 
 DType parse_dtype(const std::string& name, const std::string& where) {
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::u8})
     if (name == dtype_name(dtype)) return dtype;
-  fail("{}: dtype {} is not supported; supported are F32, F16 and BF16", where, name);
+  fail("{}: dtype {} is not supported; supported are F32, F16, BF16 and U8", where, name);
 }
 
 uint64_t parse_count(const nlohmann::json& value, const std::string& where, const char* what) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -64,6 +65,7 @@ struct TensorProducer {
   std::string name;
   std::vector<int64_t> shape;
   std::function<void(int64_t begin, int64_t end, float* out)> produce;
+  std::optional<DType> dtype = std::nullopt;  // instead of the file's
 };
 
 /// Writes one file with metadata {"format": "pt"}; the header is padded to 8 bytes; holds a few megabytes at a time, never a whole model.

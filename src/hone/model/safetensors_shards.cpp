@@ -80,14 +80,15 @@ ShardList find_shards(const fs::path& folder) {
 }
 
 void write_safetensors(const fs::path& path, std::span<const TensorProducer> tensors, DType dtype) {
-  check(block_elements(dtype) == 1, "write_safetensors: {} is not written", dtype_name(dtype));
   nlohmann::ordered_json header;
   header["__metadata__"]["format"] = "pt";
   int64_t offset = 0;
   for (const TensorProducer& tensor : tensors) {
-    const int64_t end = offset + checked_elements(tensor.shape, tensor.name) * block_bytes(dtype);
+    const DType own = tensor.dtype.value_or(dtype);
+    check(block_elements(own) == 1, "write_safetensors: {} is not written", dtype_name(own));
+    const int64_t end = offset + checked_elements(tensor.shape, tensor.name) * block_bytes(own);
     check(!header.contains(tensor.name), "write_safetensors: tensor {} twice", tensor.name);
-    header[tensor.name] = {{"dtype", dtype_name(dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    header[tensor.name] = {{"dtype", dtype_name(own)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = header.dump();
@@ -100,16 +101,17 @@ void write_safetensors(const fs::path& path, std::span<const TensorProducer> ten
   std::vector<float> values;
   std::vector<std::byte> bytes;
   for (const TensorProducer& tensor : tensors) {
-    const TensorView view{tensor.name, dtype, tensor.shape, {}};
+    const DType own = tensor.dtype.value_or(dtype);
+    const TensorView view{tensor.name, own, tensor.shape, {}};
     const int64_t width = view.row_elements(), step = std::max<int64_t>(1, kWriteElements / std::max<int64_t>(width, 1));
     for (int64_t begin = 0; view.elements() > 0 && begin < view.rows(); begin += step) {
       const int64_t end = std::min(begin + step, view.rows()), count = (end - begin) * width;
       values.resize(static_cast<size_t>(count));
-      bytes.resize(static_cast<size_t>(count * block_bytes(dtype)));
+      bytes.resize(static_cast<size_t>(count * block_bytes(own)));
       tensor.produce(begin, end, values.data());
-      if (!from_float32(dtype, values.data(), count, bytes.data()))
-        fail("{}: rows {} to {} hold a value that {} cannot (its greatest is 65504 for F16); save as float32 or bfloat16", tensor.name, begin,
-             end - 1, dtype_name(dtype));
+      if (!from_float32(own, values.data(), count, bytes.data()))
+        fail("{}: rows {} to {} hold a value that {} cannot (its greatest is 65504 for F16, 255 for U8); save as float32 or bfloat16", tensor.name,
+             begin, end - 1, dtype_name(own));
       writer.write(bytes.data(), bytes.size());
     }
   }
