@@ -133,7 +133,8 @@ TEST(AdaptersOnOneBase, SampledLogprobsAreTheForwards) {
   options.num_generations = 3;
   options.adapters = &adapter->set;
   const std::vector<rollout::SampleRequest> requests{{{1, 5, 9, 2}, 0}};
-  for (const rollout::Completion& c : rollout::sample(*model, requests, options)[0]) {
+  const auto sampled = rollout::sample(*model, requests, options);
+  for (const rollout::Completion& c : sampled[0]) {
     std::vector<int32_t> whole = requests[0].prompt;
     whole.insert(whole.end(), c.ids.begin(), c.ids.end());
     const std::vector<float> forward = train::score_rows(*model, std::vector<std::vector<int32_t>>{whole}, 64, &adapter->set)[0];

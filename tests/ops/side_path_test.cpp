@@ -77,6 +77,7 @@ struct World {
     set.paths.emplace(&weight, std::move(side));
     set.anchor = at::zeros({}).requires_grad_(true);
     set.dropout.p = c.dropout;
+    set.dropout.training = true;
     set.dropout.seed = 3;
     for (uint64_t t = 0; t < kTokens; ++t) set.dropout.token_keys.push_back(1000 + t * t);
   }
@@ -147,7 +148,7 @@ TEST(SidePath, MergedRowsAreWhatTheForwardMultipliesBy) {
 }
 
 TEST(SidePath, DropoutKeepsItsShareAndDependsOnTheTokenOnly) {
-  SideDropout dropout{0.25, 11, 3, {}};
+  SideDropout dropout{0.25, true, 11, 3, {}};
   for (uint64_t t = 0; t < 64; ++t) dropout.token_keys.push_back(t << 32 | 5);
   const int64_t K = 1001;  // not a multiple of the eight columns of one draw
   const at::Tensor ones = at::ones({64, K});

@@ -20,6 +20,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
   const std::filesystem::path& path() const { return path_; }
+  /// Gives the pages that were read back to the system (they count as this process's memory); they are read again when touched.
+  void release() const;
 
  private:
   const std::byte* data_ = nullptr;

@@ -42,6 +42,8 @@ void check_tensors(const std::vector<TensorSpec>& expected, const std::function<
     const auto at = found.find(name);
     if (at == found.end()) {
       missing.push_back(name);
+    } else if (at->second->dtype == DType::u8) {
+      wrong.push_back(fmt::format("{} holds bytes (U8) without a quantisation state", name));
     } else if (at->second->shape != spec.shape) {
       wrong.push_back(fmt::format("{} is {}, wanted {}", name, shape_text(at->second->shape), shape_text(spec.shape)));
     }
@@ -50,7 +52,7 @@ void check_tensors(const std::vector<TensorSpec>& expected, const std::function<
     if (!wanted.count(name)) unexpected.push_back(name);
   if (missing.empty() && unexpected.empty() && wrong.empty()) return;
   fail("{}: the weights are not those of the configuration{}{}{}", where, listing(missing, "missing"), listing(unexpected, "unexpected"),
-       listing(wrong, "of another shape"));
+       listing(wrong, "of another shape or type"));
 }
 
 bool same_values(const TensorView& a, const TensorView& b) {
@@ -80,24 +82,40 @@ class FolderSource : public ModelSource {
     check_index(shards);
     // Buffers that older versions of transformers saved; they follow from the configuration.
     std::erase_if(views_, [](const auto& entry) { return entry.first.ends_with(".rotary_emb.inv_freq"); });
+    quantized_.take(views_, folder.string());
     drop_tied_head();
     tensors_ = expected_tensors(config_);
+    std::map<std::string, const TensorView*> found = views_;
+    for (const auto& [name, shape] : quantized_.shapes()) found[name] = &shape;
     check_tensors(
-        tensors_, [](const std::string& name) { return name; }, views_, folder.string());
+        tensors_, [](const std::string& name) { return name; }, found, folder.string());
     tokenizer_ = tokenizer_of_folder(folder);
     if (fs::exists(folder / "generation_config.json")) generation_config_json_ = read_text(folder / "generation_config.json", kMaxConfigBytes);
   }
 
   void load_rows(const std::string& name, int64_t begin, int64_t end, float* out) const override {
     spec(name);
+    if (quantized_.contains(name)) return quantized_.load_rows(name, begin, end, out);
     rows_to_float32(*views_.at(name), begin, end, out);
+  }
+
+  std::optional<QuantizedTensor> quantized(const std::string& name) const override {
+    spec(name);
+    if (!quantized_.contains(name)) return std::nullopt;
+    return quantized_.get(name);
   }
 
   std::string content_hash() const override {
     Hasher hasher;
     hasher.add(std::string_view(config_.original_json));
-    for (const auto& file : files_) hasher.add(file->file().text());
+    for (const auto& file : files_) {
+      hasher.add(file->file().text());
+      file->file().release();
+    }
     return hasher.hex();
+  }
+  void release() const override {
+    for (const auto& file : files_) file->file().release();
   }
 
  private:
@@ -125,6 +143,7 @@ class FolderSource : public ModelSource {
 
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const TensorView*> views_;
+  QuantizedTensors quantized_;
 };
 
 class GgufSource : public ModelSource {
@@ -156,8 +175,11 @@ class GgufSource : public ModelSource {
 
   std::string content_hash() const override {
     const auto bytes = file_.file().bytes();
-    return hash_hex(bytes.data(), bytes.size());
+    std::string hash = hash_hex(bytes.data(), bytes.size());
+    release();
+    return hash;
   }
+  void release() const override { file_.file().release(); }
 
  private:
   GgufFile file_;

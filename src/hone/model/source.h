@@ -51,6 +51,8 @@ class ModelSource {
     (void)name;
     return std::nullopt;
   }
+  /// Gives the pages of the mapped files that were read back to the system.
+  virtual void release() const {}
   /// Hash of the configuration and of every byte of the weights (reads the files once, at gigabytes a second).
   virtual std::string content_hash() const = 0;
 

@@ -35,9 +35,11 @@ struct SidePath {
 /// The noise of this forward: mask bits are a pure function of (seed, step, linear, target, token key, column).
 struct SideDropout {
   double p = 0;
+  bool training = false;  // else the side path reads its whole input
   uint64_t seed = 0;
   uint32_t step = 0;
   std::vector<uint64_t> token_keys;  // (T) row of the data set and place in it: the mask does not depend on the packing
+  bool active() const { return training && p > 0; }
 };
 
 struct AdapterSet {

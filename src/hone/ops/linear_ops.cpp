@@ -230,7 +230,7 @@ Tensor linear(const Tensor& x, Parameter& weight, Parameter* bias, const Adapter
   if (call->side) {
     call->train_side = adapters->anchor.defined() && call->side->a.grad.defined() && at::GradMode::is_enabled();
     if (call->train_side) anchor = adapters->anchor;
-    if (adapters->dropout.p > 0 && at::GradMode::is_enabled()) call->dropout = &adapters->dropout;
+    if (adapters->dropout.active()) call->dropout = &adapters->dropout;
   }
   return Linear::apply(x, anchor, call);
 }

@@ -48,7 +48,7 @@ at::Tensor with_side(const SidePath& side, const AdapterSet& set, const Paramete
     const SideTarget& t = side.targets[i];
     if (t.row_begin > done) columns.push_back(base.slice(1, done, t.row_begin));
     at::Tensor in = x;
-    if (set.dropout.p > 0 && at::GradMode::is_enabled()) {
+    if (set.dropout.active()) {
       at::Tensor mask = at::empty({x.size(0), x.size(1)}, at::kFloat), ones = at::ones_like(mask);
       apply_dropout(set.dropout, side.index, static_cast<uint32_t>(i), ones.const_data_ptr<float>(), x.size(0), x.size(1),
                     mask.mutable_data_ptr<float>());

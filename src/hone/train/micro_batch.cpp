@@ -69,7 +69,10 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
       method.append(packed, rows[i]);
       add_token_keys(token_keys, rows[i], packed.num_tokens());
     }
-    if (options.adapters) options.adapters->dropout.token_keys = std::move(token_keys);
+    if (options.adapters) {
+      options.adapters->dropout.training = options.training;
+      options.adapters->dropout.token_keys = std::move(token_keys);
+    }
     begin = end;
     sums.largest_micro_batch = std::max(sums.largest_micro_batch, packed.num_tokens());
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
