@@ -7,9 +7,11 @@
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 
 #if defined(HONE_ISA_avx512)
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kTileOfFew = 12;  // rows whose accumulators fit the registers beside the table, the scales and the weights
+constexpr int64_t kFewRows = 24;    // with more, slices that are dequantised once are faster
 #else
-constexpr int64_t kFewRows = 3;  // more rows do not fit the 16 registers
+constexpr int64_t kTileOfFew = 3;
+constexpr int64_t kFewRows = 3;
 #endif
 constexpr int64_t kCodesAhead = 2048;  // prefetch distance in bytes: half a page, where the hardware's stops
 
@@ -30,9 +32,9 @@ static void few_rows(const FewRows& p, int64_t panel) {
   const auto columns_at = [&](int j) { return larger(0, smaller(kLanes, p.N - panel * kPanelWidth - j * kLanes)); };
   float* y = p.y + panel * kPanelWidth;
   V acc[kRows][2 * kPanels];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < 2 * kPanels; j++) acc[i][j] = p.go_on ? load_n(y + i * p.ldy + j * kLanes, columns_at(j)) : zero();
   const Table16 table = load_table(p.w.map);
   const uint8_t* codes = p.w.codes + panel * p.K * kStepBytes;
@@ -40,16 +42,16 @@ static void few_rows(const FewRows& p, int64_t panel) {
   const float* x = p.x;
   for (int64_t run = 0; run < p.K / p.w.run; run++, scales += kPanelWidth) {
     V scale[2 * kPanels];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < 2 * kPanels; j++) scale[j] = load(scales + j / 2 * (p.K / p.w.run) * kPanelWidth + j % 2 * kLanes);
     for (int64_t k = 0; k < p.w.run; k++, x++, codes += kStepBytes) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int q = 0; q < kPanels; q++) {
         __builtin_prefetch(codes + q * p.K * kStepBytes + kCodesAhead);
         const I code = load_bytes(codes + q * p.K * kStepBytes);
         const V low = mul(look_up(table, code), scale[2 * q]);
         const V high = mul(look_up(table, shift_right<4>(code)), scale[2 * q + 1]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int i = 0; i < kRows; i++) {
           const V value = broadcast(x[i * p.ldx]);
           acc[i][2 * q] = fma(value, low, acc[i][2 * q]);
@@ -58,17 +60,17 @@ static void few_rows(const FewRows& p, int64_t panel) {
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int j = 0; j < 2 * kPanels; j++) {
     const int64_t columns = columns_at(j);
     const V bias = p.bias ? load_n(p.bias + panel * kPanelWidth + j * kLanes, columns) : zero();
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; i++) store_n(y + i * p.ldy + j * kLanes, p.bias ? add(acc[i][j], bias) : acc[i][j], columns);
   }
 }
 
 /// Panels side by side for a number of rows, so that at least 8 chains are in flight.
-constexpr int panels_at_once(int64_t rows) { return kFewRows > 3 && rows <= 2 ? 2 : 1; }
+constexpr int panels_at_once(int64_t rows) { return kTileOfFew > 3 && rows <= 2 ? 2 : 1; }
 
 struct FewRowsKernels {
   void (*one_panel)(const FewRows&, int64_t);
@@ -81,23 +83,30 @@ constexpr FewRowsKernels few_rows_kernels() {
 /// Entry r - 1 serves r rows.
 constexpr FewRowsKernels kFewRowsKernels[] = {few_rows_kernels<1>(), few_rows_kernels<2>(), few_rows_kernels<3>(),
 #if defined(HONE_ISA_avx512)
-                                              few_rows_kernels<4>(), few_rows_kernels<5>(), few_rows_kernels<6>(),
-                                              few_rows_kernels<7>(), few_rows_kernels<8>()
+                                              few_rows_kernels<4>(), few_rows_kernels<5>(), few_rows_kernels<6>(),  few_rows_kernels<7>(),
+                                              few_rows_kernels<8>(), few_rows_kernels<9>(), few_rows_kernels<10>(), few_rows_kernels<11>(),
+                                              few_rows_kernels<12>()
 #endif
 };
 
 /// M rows, 1 <= M <= kFewRows.
 static void run_few_rows(const FewRows& p, int64_t M) {
-  const FewRowsKernels& kernels = kFewRowsKernels[M - 1];
+  const int64_t tiles = ceil_div(M, kTileOfFew);
   const int64_t panels = ceil_div(p.N, kPanelWidth), at_once = panels_at_once(M), groups = ceil_div(panels, at_once);
   parallel(groups, larger(1, groups / (4 * parallel_threads())), [&](int64_t begin, int64_t end) {
-    for (int64_t group = begin; group < end; group++) {
-      const int64_t panel = group * at_once;
-      if (panel + at_once <= panels)
-        kernels.at_once(p, panel);
-      else
-        for (int64_t i = panel; i < panels; i++) kernels.one_panel(p, i);
-    }
+    for (int64_t group = begin; group < end; group++)
+      for (int64_t tile = 0; tile < tiles; tile++) {
+        const Range rows = part_of(M, tiles, tile);
+        FewRows part = p;
+        part.x += rows.begin * p.ldx;
+        part.y += rows.begin * p.ldy;
+        const FewRowsKernels& kernels = kFewRowsKernels[rows.end - rows.begin - 1];
+        const int64_t first = group * at_once, last = smaller(panels, first + at_once);
+        if (last - first == at_once)
+          kernels.at_once(part, first);
+        else
+          for (int64_t panel = first; panel < last; panel++) kernels.one_panel(part, panel);
+      }
   });
 }
 
