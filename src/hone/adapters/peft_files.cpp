@@ -96,7 +96,7 @@ void read_tensors(PeftAdapter& adapter, const PeftConfig& config, const std::str
   for (const auto& [key, view] : adapter.file->tensors()) {
     const std::string name = plain_name(key);
     if (name.empty()) refuse_key(where, key);
-    if (model::dtype_name(view.dtype) == "U8") fail("{}: {} holds bytes (U8); F32, F16 or BF16 was expected", where, key);
+    if (view.dtype == model::DType::u8) fail("{}: {} holds bytes (U8); F32, F16 or BF16 was expected", where, key);
     std::optional<std::string> module;
     for (const std::string_view suffix : {kA, kB, kMagnitude})
       if (!module) module = without_suffix(name, suffix);

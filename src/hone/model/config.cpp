@@ -92,8 +92,9 @@ std::vector<TensorSpec> expected_tensors(const ModelConfig& config) {
 std::string config_to_json(const ModelConfig& config, const std::string& dtype) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (!config.original_json.empty()) json = nlohmann::ordered_json::parse(config.original_json);
-  // Where the source came from and who wrote it last are no longer true of what is saved.
-  for (const char* key : {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "rope_theta", "rope_scaling", "rope_parameters"})
+  // Where the source came from, who wrote it last and how it was quantised are no longer true of what is saved.
+  for (const char* key :
+       {"_name_or_path", "quantization_config", "transformers_version", "torch_dtype", "dtype", "rope_theta", "rope_scaling", "rope_parameters"})
     json.erase(key);
   json["architectures"] = {"LlamaForCausalLM"};
   json["model_type"] = config.architecture;

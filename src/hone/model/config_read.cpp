@@ -16,6 +16,23 @@ using nlohmann::json;
 
 using Fields = JsonFields;
 
+// What transformers + bitsandbytes write for 4 bits is read; every other method is refused by its name.
+void refuse_quantization(const Fields& fields) {
+  const json* value = fields.find("quantization_config");
+  if (value == nullptr) return;
+  const std::string where = fields.where + ": quantization_config";
+  if (!value->is_object()) fail("{} is {}, an object was expected", where, value->dump());
+  const Fields quantization{*value, where};
+  const bool eight = quantization.boolean("load_in_8bit", false);
+  const std::string method = quantization.string("quant_method", eight || value->contains("load_in_4bit") ? "bitsandbytes" : "(none)");
+  if (method != "bitsandbytes")
+    fail("{} ({}) is not supported; supported is bitsandbytes with load_in_4bit. Use the unquantised model, or a GGUF file", where, method);
+  if (eight) fail("{}: load_in_8bit is not supported; supported is load_in_4bit. Use the unquantised model", where);
+  if (!quantization.boolean("load_in_4bit", false)) fail("{}: neither load_in_4bit nor anything else that is supported is on", where);
+  if (const std::string storage = quantization.string("bnb_4bit_quant_storage", "uint8"); storage != "uint8")
+    fail("{}: bnb_4bit_quant_storage {} is not supported; supported is uint8", where, storage);
+}
+
 void refuse_unsupported(const Fields& fields) {
   const std::string& where = fields.where;
   const std::string type = fields.string("model_type", "");
@@ -26,9 +43,7 @@ void refuse_unsupported(const Fields& fields) {
   const std::string activation = fields.string("hidden_act", "silu");
   if (activation != "silu") fail("{}: hidden_act {} is not supported; supported is silu", where, activation);
   if (fields.boolean("mlp_bias", false)) fail("{}: mlp_bias true is not supported; supported is false", where);
-  if (const json* quantization = fields.find("quantization_config"))
-    fail("{}: quantization_config ({}) is not supported; use the unquantised model, or a GGUF file", where,
-         quantization->is_object() ? quantization->value("quant_method", json("no quant_method")).dump() : quantization->dump());
+  refuse_quantization(fields);
   if (fields.find("sliding_window") != nullptr && fields.boolean("use_sliding_window", true))
     fail("{}: sliding_window {} is not supported; supported is full attention (null)", where, fields.find("sliding_window")->dump());
   if (const json* layers = fields.find("layer_types"))
