@@ -45,6 +45,9 @@ def four_bit_inputs():
         code = np.sort(F.get_4bit_type(kind, device="cpu").numpy())
         ties = around((code[:-1] + code[1:]) / 2)  # 45 values in a block whose absmax is 1
         cases[f"ties_{kind}"] = np.concatenate([[1.0], ties, np.zeros(18), ties, [-1.0]])  # a whole and a partial block
+        # Elsewhere x / absmax and x * (1 / absmax) may lie on two sides of a tie: the peer divides in the partial block only.
+        near = around(np.float32(1.7) * (code[:-1] + code[1:]) / 2)
+        cases[f"near_{kind}"] = np.concatenate([[1.7], near, np.zeros(18), near, [-1.7]])
     cases["denormal"] = np.concatenate([1e-40 * normal(64), 1e-38 * rng.random(64), 1e-40 * normal(11)])
     cases["huge"] = np.concatenate([1e38 * np.clip(normal(64), -3, 3), 3e38 * rng.random(7)])
     infinite = normal(150)
