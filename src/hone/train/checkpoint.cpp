@@ -21,21 +21,38 @@ constexpr const char* kMarker = "COMPLETE";  // sizes and checksums of the other
 
 std::vector<std::pair<std::string, at::Tensor>> tensors_of(Adamw& optimizer) {
   std::vector<std::pair<std::string, at::Tensor>> all;
-  for (size_t i = 0; i < optimizer.parameters().size(); ++i) {
-    const ops::Parameter& p = *optimizer.parameters()[i];
-    all.emplace_back("value/" + p.name(), p.value.detach());
-    all.emplace_back("first/" + p.name(), optimizer.first(i));
-    all.emplace_back("second/" + p.name(), optimizer.second(i));
-  }
+  for (const ops::Parameter* p : optimizer.parameters()) all.emplace_back("value/" + p->name(), p->value.detach());
+  for (auto& state : optimizer.state_tensors()) all.push_back(std::move(state));
   return all;
 }
+
+model::DType stored_type(const at::Tensor& tensor) { return tensor.scalar_type() == at::kByte ? model::DType::u8 : model::DType::f32; }
 
 // Stored flat, in the layout in memory.
 model::TensorProducer producer(const std::string& name, const at::Tensor& tensor) {
   at::Tensor flat = tensor.is_cpu() ? tensor.view({-1}) : tensor.cpu().view({-1});
-  return {name, {flat.numel()}, [flat](int64_t begin, int64_t end, float* out) {
-            std::memcpy(out, flat.const_data_ptr<float>() + begin, sizeof(float) * (end - begin));
-          }};
+  return {name,
+          {flat.numel()},
+          [flat](int64_t begin, int64_t end, float* out) {
+            if (flat.scalar_type() == at::kByte)
+              std::copy(flat.const_data_ptr<uint8_t>() + begin, flat.const_data_ptr<uint8_t>() + end, out);  // whole numbers: exact
+            else
+              std::memcpy(out, flat.const_data_ptr<float>() + begin, sizeof(float) * (end - begin));
+          },
+          stored_type(tensor)};
+}
+
+void restore(const model::TensorView& view, at::Tensor& tensor) {
+  at::NoGradGuard no_grad;
+  if (tensor.scalar_type() == at::kByte) {
+    std::memcpy(tensor.mutable_data_ptr<uint8_t>(), view.bytes.data(), view.bytes.size());
+  } else if (tensor.is_cpu()) {
+    model::to_float32(view, tensor.mutable_data_ptr<float>());
+  } else {
+    at::Tensor loaded = at::empty({tensor.numel()}, at::kFloat);
+    model::to_float32(view, loaded.mutable_data_ptr<float>());
+    tensor.view({-1}).copy_(loaded);
+  }
 }
 
 Json checksums(const fs::path& folder) {
@@ -126,14 +143,16 @@ void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, bool w
   const fs::path folder = checkpoint_path(run, step);
   const model::SafetensorsFile file(folder / kTensors);
   for (auto& [name, tensor] : tensors_of(optimizer)) {
-    if (weights_only && name.rfind("value/", 0) != 0) continue;
+    const bool is_value = name.rfind("value/", 0) == 0;
+    if (weights_only && !is_value) continue;
     const auto found = file.tensors().find(name);
     if (found == file.tensors().end() || found->second.elements() != tensor.numel())
-      fail("{}: tensor {} is missing or has another size: the checkpoint is of another model", folder.string(), name);
-    at::Tensor loaded = at::empty({tensor.numel()}, at::kFloat);
-    model::to_float32(found->second, loaded.mutable_data_ptr<float>());
-    at::NoGradGuard no_grad;
-    tensor.view({-1}).copy_(loaded);
+      fail("{}: tensor {} is missing or has another size: the checkpoint is of another {}", folder.string(), name,
+           is_value ? "model" : "model or --optim");
+    if (found->second.dtype != stored_type(tensor))
+      fail("{}: tensor {} is {}, {} was expected: the checkpoint was made with another --optim", folder.string(), name,
+           model::dtype_name(found->second.dtype), model::dtype_name(stored_type(tensor)));
+    restore(found->second, tensor);
   }
   if (!weights_only) optimizer.set_steps(Json::parse(read_text(folder / kState)).at("optimizer_steps").get<int64_t>());
 }
@@ -165,9 +184,11 @@ void remove_torn_checkpoints(const fs::path& run) {
   }
 }
 
-int64_t checkpoint_bytes(const std::vector<ops::Parameter*>& parameters) {
-  int64_t bytes = 1 << 16;  // state.json and headers
-  for (const ops::Parameter* p : parameters) bytes += 3 * p->value.numel() * static_cast<int64_t>(sizeof(float));
+int64_t checkpoint_bytes(const Adamw& optimizer) {
+  // state.json, the marker, and a header entry for each tensor
+  const auto tensors = static_cast<int64_t>(optimizer.parameters().size() + optimizer.state_tensors().size());
+  int64_t bytes = (1 << 16) + 256 * tensors + optimizer.state_bytes();
+  for (const ops::Parameter* p : optimizer.parameters()) bytes += static_cast<int64_t>(p->value.nbytes());
   return bytes;
 }
 

@@ -49,7 +49,7 @@ void remove_checkpoint(const std::filesystem::path& run, int64_t step, int64_t n
 /// Deletes what a kill in the middle of saving left behind.
 void remove_torn_checkpoints(const std::filesystem::path& run);
 
-/// Bytes of one checkpoint of these parameters.
-int64_t checkpoint_bytes(const std::vector<ops::Parameter*>& parameters);
+/// Bytes of one checkpoint of these parameters and this state.
+int64_t checkpoint_bytes(const Adamw& optimizer);
 
 }  // namespace hone::train

@@ -38,7 +38,8 @@ class Loop {
   explicit Loop(const TrainJob& job)
       : job_(job),
         c_(*job.config),
-        optimizer_(trainable(job), {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay}),
+        optimizer_(trainable(job), {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay, c_.optim == config::Optimizer::adamw_8bit,
+                                    job.spill_optimizer ? job.run : std::filesystem::path{}}),
         guard_(optimizer_.parameters()),
         order_(job.method->num_rows(), c_.batch_size, static_cast<uint64_t>(c_.seed), c_.shuffle_dataset) {
     result_.total_steps = total_steps(c_, job.method->num_rows());
@@ -100,7 +101,7 @@ class Loop {
     const int64_t kept = std::min(written, c_.save_total_limit.value_or(written)) + (keeps_best() ? 1 : 0);
     const int64_t standing = c_.resume ? static_cast<int64_t>(list_checkpoints(job_.run).size()) : 0;
     const double needed =
-        static_cast<double>(checkpoint_bytes(optimizer_.parameters())) * static_cast<double>(std::max<int64_t>(0, kept - standing) + 1) +
+        static_cast<double>(checkpoint_bytes(optimizer_)) * static_cast<double>(std::max<int64_t>(0, kept - standing) + 1) +
         static_cast<double>(job_.model_bytes);
     const double free = static_cast<double>(free_bytes(job_.run));
     if (free < needed)
@@ -149,7 +150,7 @@ class Loop {
     const int64_t step = progress_.step;
     zero_gradients(optimizer_.parameters());
     if (job_.adapter)
-      job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
+      job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, true, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
     const StepSums sums = run_rows(*job_.model, *job_.method, rows, {job_.micro_batch_tokens, true, job_.checkpointing, adapter_set()});
     const std::vector<double> squares = gradient_squares(optimizer_.parameters());
     double total = 0;
@@ -242,7 +243,7 @@ class Loop {
       for (const ops::Parameter* p : job_.adapter->parameters) parts.adapters += static_cast<double>(ops::value_bytes(*p)) / kMiB;
     for (const ops::Parameter* p : optimizer_.parameters())
       parts.optimizer += static_cast<double>(p->grad.nbytes()) / kMiB;  // gradients stand with the optimizer's state
-    parts.optimizer += static_cast<double>(optimizer_.state_bytes()) / kMiB;
+    parts.optimizer += static_cast<double>(optimizer_.resident_state_bytes()) / kMiB;
     parts.activations = static_cast<double>(job_.activation_bytes_per_token) * static_cast<double>(progress_.largest_micro_batch) / kMiB;
     return parts;
   }

@@ -3,11 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <numbers>
+#include <numeric>
 
 #include "hone/base/error.h"
 #include "hone/base/threads.h"
-#include "hone/kernels/kernels.h"
+#include "hone/kernels/quant.h"
+#include "hone/train/optimizer_state.h"
 
 namespace hone::train {
 namespace {
@@ -19,6 +23,10 @@ double power(double base, int64_t n) {
   return result;
 }
 
+constexpr int64_t kLeast8Bit = 4096;         // bitsandbytes' min_8bit_size
+constexpr int64_t kSlabElements = 1 << 18;   // parts are stepped so many elements at a time (the fewest whole blocks of 256 if a row is long)
+constexpr int64_t kSpillElements = 4 << 20;  // and spilled float32 moments so many
+
 void step_reference(ops::Parameter& p, at::Tensor& m, at::Tensor& v, const kernels::AdamwScalars& s) {
   at::NoGradGuard no_grad;
   at::Tensor g = p.grad * s.grad_scale;
@@ -28,14 +36,60 @@ void step_reference(ops::Parameter& p, at::Tensor& m, at::Tensor& v, const kerne
   p.value.addcdiv_(m, (v.sqrt() / s.sqrt_bias2).add_(s.eps), -s.lr / s.bias1);
 }
 
+int64_t width(const ops::Parameter& p) { return std::max<int64_t>(p.cols, 1); }
+
+/// Rows of one slab: their elements are whole blocks of 256, and rows that share a panel stay together where that is possible.
+int64_t slab_rows(int64_t cols) {
+  const int64_t whole_blocks = kernels::kNestedBlock / std::gcd(cols, kernels::kNestedBlock);  // a power of two, as a panel's rows are
+  const int64_t rows = std::max(whole_blocks, kSlabElements / cols / whole_blocks * whole_blocks);
+  const int64_t unit = std::max(whole_blocks, kernels::kPanel);
+  return rows < unit ? rows : rows / unit * unit;
+}
+
+std::vector<Moments> shapes_of(const ops::Parameter& p, bool eight_bit) {
+  std::vector<Moments> all;
+  if (!eight_bit) return {{{p.name(), 0, p.rows}, {}, {}, {}, {}}};
+  for (const ops::Part& part : p.parts) all.push_back({part, {}, {}, {}, {}});
+  return all;
+}
+
 }  // namespace
 
 Adamw::Adamw(std::vector<ops::Parameter*> parameters, const AdamwConfig& config) : parameters_(std::move(parameters)), config_(config) {
   for (const ops::Parameter* p : parameters_) {
     check(p->grad.defined(), "AdamW: {} has no gradient buffer", p->name());
-    first_.push_back(at::zeros_like(p->grad));
-    second_.push_back(at::zeros_like(p->grad));
+    moments_.push_back(shapes_of(*p, config_.eight_bit));
   }
+  allocate();
+}
+
+void Adamw::allocate() {
+  // Twice: the first time to count what a file must hold. A file of zeros, like memory of zeros, is the state before the first step.
+  std::shared_ptr<SpillFile> file;
+  const auto each = [&](const auto& make) {
+    for (size_t i = 0; i < parameters_.size(); ++i)
+      for (Moments& m : moments_[i]) {
+        const ops::Parameter& p = *parameters_[i];
+        const int64_t count = m.part.rows * width(p), blocks = (count + kernels::kNestedBlock - 1) / kernels::kNestedBlock;
+        const bool codes = config_.eight_bit && count >= kLeast8Bit;
+        for (at::Tensor* t : {&m.first, &m.second}) {
+          if (config_.eight_bit)
+            make(*t, {count}, at::TensorOptions(codes ? at::kByte : at::kFloat));
+          else
+            make(*t, p.grad.sizes(), p.grad.options());
+        }
+        if (!codes) continue;
+        for (at::Tensor* t : {&m.first_absmax, &m.second_absmax}) make(*t, {blocks}, at::TensorOptions(at::kFloat));
+      }
+  };
+  if (!config_.spill_folder.empty()) {
+    int64_t bytes = 0;
+    each([&](at::Tensor&, at::IntArrayRef shape, const at::TensorOptions& options) {
+      bytes += SpillFile::padded(c10::multiply_integers(shape) * static_cast<int64_t>(options.dtype().itemsize()));
+    });
+    file = std::make_shared<SpillFile>(config_.spill_folder, bytes);
+  }
+  each([&](at::Tensor& t, at::IntArrayRef shape, const at::TensorOptions& options) { t = zero_state(shape, options.requires_grad(false), file); });
 }
 
 void Adamw::step(double learning_rate, double grad_scale) {
@@ -43,19 +97,78 @@ void Adamw::step(double learning_rate, double grad_scale) {
   const double bias1 = 1.0 - power(config_.beta1, steps_), bias2 = 1.0 - power(config_.beta2, steps_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     ops::Parameter& p = *parameters_[i];
-    const kernels::AdamwScalars scalars{learning_rate, config_.beta1, config_.beta2,   config_.epsilon, p.is_matrix() ? config_.weight_decay : 0.0,
-                                        grad_scale,    bias1,         std::sqrt(bias2)};
-    if (p.backend == ops::Backend::reference)
-      step_reference(p, first_[i], second_[i], scalars);
-    else
-      kernels::adamw_step(p.value.mutable_data_ptr<float>(), p.grad.const_data_ptr<float>(), first_[i].mutable_data_ptr<float>(),
-                          second_[i].mutable_data_ptr<float>(), p.value.numel(), scalars);
+    const kernels::AdamwScalars scalars{learning_rate * p.learning_rate_scale,      config_.beta1, config_.beta2, config_.epsilon,
+                                        p.is_matrix() ? config_.weight_decay : 0.0, grad_scale,    bias1,         std::sqrt(bias2)};
+    for (Moments& moments : moments_[i]) config_.eight_bit ? step_part(p, moments, scalars) : step_whole(p, moments, scalars);
   }
+}
+
+void Adamw::step_whole(ops::Parameter& p, Moments& moments, const kernels::AdamwScalars& scalars) {
+  const bool spilled = !config_.spill_folder.empty();
+  const int64_t count = p.value.numel();
+  if (p.backend == ops::Backend::reference) {
+    // Spilled moments are on the CPU whatever the device is.
+    at::Tensor m = moments.first.to(p.value.device()), v = moments.second.to(p.value.device());
+    step_reference(p, m, v, scalars);
+    if (!m.is_same(moments.first)) moments.first.copy_(m), moments.second.copy_(v);
+  } else {
+    const int64_t slab = spilled ? kSpillElements : count;
+    for (int64_t at = 0; at < count; at += slab) {
+      const int64_t now = std::min(slab, count - at);
+      kernels::adamw_step(p.value.mutable_data_ptr<float>() + at, p.grad.const_data_ptr<float>() + at, moments.first.mutable_data_ptr<float>() + at,
+                          moments.second.mutable_data_ptr<float>() + at, now, scalars);
+      if (!spilled) continue;
+      release_pages(moments.first, at, at + now);
+      release_pages(moments.second, at, at + now);
+    }
+  }
+  if (!spilled) return;
+  release_pages(moments.first, 0, count);
+  release_pages(moments.second, 0, count);
+}
+
+// The blocks of 256 run over the checkpoint's tensor, row by row, whatever the layout in memory is: a slab of rows is copied out, stepped and
+// copied back.
+void Adamw::step_part(ops::Parameter& p, Moments& moments, const kernels::AdamwScalars& scalars) {
+  const int64_t cols = width(p), slab = std::min(slab_rows(cols), moments.part.rows);
+  values_.resize(std::max(values_.size(), static_cast<size_t>(slab * cols)));
+  gradients_.resize(values_.size());
+  for (int64_t row = 0; row < moments.part.rows; row += slab) {
+    const ops::Part rows{moments.part.name, moments.part.row_begin + row, std::min(slab, moments.part.rows - row)};
+    const int64_t at = row * cols, count = rows.rows * cols;
+    ops::get_part(p, rows, values_.data());
+    ops::get_part_gradient(p, rows, gradients_.data());
+    if (moments.first_absmax.defined())
+      kernels::adamw_8bit_step(values_.data(), gradients_.data(), moments.first.mutable_data_ptr<uint8_t>() + at,
+                               moments.first_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock,
+                               moments.second.mutable_data_ptr<uint8_t>() + at,
+                               moments.second_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock, count, scalars);
+    else
+      kernels::adamw_step(values_.data(), gradients_.data(), moments.first.mutable_data_ptr<float>() + at,
+                          moments.second.mutable_data_ptr<float>() + at, count, scalars);
+    ops::set_part(p, rows, values_.data());
+    if (config_.spill_folder.empty()) continue;
+    release_pages(moments.first, at, at + count);
+    release_pages(moments.second, at, at + count);
+  }
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Adamw::state_tensors() const {
+  std::vector<std::pair<std::string, at::Tensor>> all;
+  for (const auto& parameter : moments_)
+    for (const Moments& m : parameter) {
+      all.emplace_back("first/" + m.part.name, m.first);
+      all.emplace_back("second/" + m.part.name, m.second);
+      if (!m.first_absmax.defined()) continue;
+      all.emplace_back("first_absmax/" + m.part.name, m.first_absmax);
+      all.emplace_back("second_absmax/" + m.part.name, m.second_absmax);
+    }
+  return all;
 }
 
 int64_t Adamw::state_bytes() const {
   int64_t bytes = 0;
-  for (const at::Tensor& t : first_) bytes += 2 * t.numel() * static_cast<int64_t>(sizeof(float));
+  for (const auto& [name, tensor] : state_tensors()) bytes += static_cast<int64_t>(tensor.nbytes());
   return bytes;
 }
 

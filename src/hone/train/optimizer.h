@@ -1,11 +1,15 @@
 #pragma once
-// AdamW with float32 masters (Loshchilov & Hutter, arXiv:1711.05101; the arithmetic of torch.optim.AdamW), gradient norm and clipping.
+// AdamW with float32 masters (Loshchilov & Hutter, arXiv:1711.05101; the arithmetic of torch.optim.AdamW), its 8-bit form (arXiv:2110.02861;
+// the arithmetic of bitsandbytes), gradient norm and clipping.
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hone/config/run_config.h"
+#include "hone/kernels/kernels.h"
 #include "hone/ops/parameter.h"
 
 namespace hone::train {
@@ -15,24 +19,38 @@ struct AdamwConfig {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.0;  // on matrices only: never on biases and norms
+  bool eight_bit = false;     // moments as bitsandbytes' AdamW8bit keeps them; tensors of fewer than 4096 elements stay in float32, as there
+  std::filesystem::path spill_folder = {};  // the moments live in a mapped file in this folder; empty: in memory. The bits are the same.
+};
+
+/// The moments of one parameter (float32, laid out like its value), or with eight_bit of one part (flat, row-major as in the checkpoint:
+/// bytes with an absmax for every 256 elements, or float32 with absmax undefined).
+struct Moments {
+  ops::Part part;  // all rows of the parameter unless eight_bit
+  at::Tensor first, second, first_absmax, second_absmax;
 };
 
 class Adamw {
  public:
   Adamw(std::vector<ops::Parameter*> parameters, const AdamwConfig& config);
-  /// One step with gradients multiplied by grad_scale (clipping).
+  /// One step with gradients multiplied by grad_scale (clipping). A parameter's own rate is learning_rate * learning_rate_scale.
   void step(double learning_rate, double grad_scale);
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
   const std::vector<ops::Parameter*>& parameters() const { return parameters_; }
-  /// First and second moments of parameter i, like its value.
-  at::Tensor& first(size_t i) { return first_[i]; }
-  at::Tensor& second(size_t i) { return second_[i]; }
+  /// Every tensor of the state under a name of its own ("first/NAME", "second_absmax/NAME"), in a fixed order.
+  std::vector<std::pair<std::string, at::Tensor>> state_tensors() const;
   int64_t state_bytes() const;
+  /// Of these, the bytes that are this process's memory between steps: none where they are spilled.
+  int64_t resident_state_bytes() const { return config_.spill_folder.empty() ? state_bytes() : 0; }
 
  private:
+  void allocate();
+  void step_whole(ops::Parameter& parameter, Moments& moments, const kernels::AdamwScalars& scalars);
+  void step_part(ops::Parameter& parameter, Moments& moments, const kernels::AdamwScalars& scalars);
   std::vector<ops::Parameter*> parameters_;
-  std::vector<at::Tensor> first_, second_;
+  std::vector<std::vector<Moments>> moments_;  // by parameter
+  std::vector<float> values_, gradients_;      // a slab of rows, row-major
   AdamwConfig config_;
   int64_t steps_ = 0;
 };
