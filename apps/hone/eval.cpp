@@ -1,4 +1,6 @@
 // hone eval: held-out loss and token accuracy.
+#include <cmath>
+
 #include "commands.h"
 #include "console.h"
 #include "hone/base/error.h"
@@ -27,6 +29,8 @@ int run_eval(const Arguments& arguments) {
   const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *opened.source, config, false);
   const methods::Sft method(data.rows);
   train::Json result = train::evaluation(*model, set_of(adapter), method, config.micro_batch_tokens.value_or(512));
+  if (!std::isfinite(result["eval_loss"].get<double>()))
+    fail("{}: the loss is not finite: the model's values overflow float32; take another checkpoint", config.data.front());
   result["rows"] = data.rows.size();
   result["rows_dropped"] = data.rows_read - static_cast<int64_t>(data.rows.size());
   result["trained_tokens"] = data.trained_tokens;

@@ -1,4 +1,6 @@
 // hone score: per-token log-probabilities of rows (a JSONL filter).
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "commands.h"
@@ -76,12 +78,17 @@ int run_score(const Arguments& arguments) {
     for (size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].error.empty()) continue;
       const std::vector<float>& p = logprobs[next++];
+      if (!std::all_of(p.begin(), p.end(), [](float x) { return std::isfinite(x); })) {
+        rows[i].error =
+            at_place(rows[i], "the model gives log-probabilities that are not finite: its values overflow float32; take another checkpoint");
+        continue;
+      }
       double sum = 0;
       for (size_t t = 0; t < p.size(); ++t)
         if (scored[i].weights[t + 1] != 0.0f) sum += p[t];
       rows[i].out = with_fields(rows[i], {{"ids", json_text(std::span<const int32_t>(scored[i].ids))},
-                                             {"logprobs", json_text(std::span<const float>(p))},
-                                             {"sum_logprob", json_text(static_cast<float>(sum))}});
+                                          {"logprobs", json_text(std::span<const float>(p))},
+                                          {"sum_logprob", json_text(static_cast<float>(sum))}});
     }
   });
 }

@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -26,6 +27,45 @@ def rows_of(done):
 
 def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def damaged_model(folder, tensor, value):
+    """A copy of the model in which element 3 of the tensor has that value."""
+    copy = pathlib.Path(folder) / "damaged"
+    shutil.copytree(CHAT, copy, dirs_exist_ok=True)
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    size = struct.unpack("<Q", content[:8])[0]
+    entry = json.loads(content[8:8 + size])[tensor]
+    assert entry["dtype"] == "F32"
+    at = 8 + size + entry["data_offsets"][0] + 3 * 4
+    content[at:at + 4] = struct.pack("<f", value)
+    (copy / "model.safetensors").write_bytes(content)
+    return str(copy)
+
+
+class NotFinite(unittest.TestCase):
+    COMMANDS = (["score"], ["sample", "--format", "jsonl", "--max_new_tokens", "2"], ["sample", "--format", "jsonl", "--max_new_tokens", "2", "--temperature", "0"])
+
+    def test_weights_are_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for value, word in ((float("nan"), "NaN"), (float("inf"), "an infinite value")):
+                model = damaged_model(folder, "model.layers.1.mlp.down_proj.weight", value)
+                for command in (*self.COMMANDS, ["score", "--load_in_4bit"]):
+                    done = hone(*command, "--model", model, text=lines({"text": "a b", "prompt": "a"}), code=2)
+                    self.assertIn(f"tensor model.layers.1.mlp.down_proj.weight holds {word} (row 0, column 3)", done.stderr.decode())
+                data = pathlib.Path(folder) / "rows.jsonl"
+                data.write_text(lines({"text": "a b"}))
+                self.assertIn(f"holds {word}", hone("eval", "--model", model, "--data", str(data), code=2).stderr.decode())
+
+    def test_results_that_overflow(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = damaged_model(folder, "model.layers.0.input_layernorm.weight", 3e38)
+            model_rows = lines({"text": "a b c", "prompt": "a"})
+            for command in self.COMMANDS:
+                self.assertIn("not finite", hone(*command, "--model", model, text=model_rows, code=2).stderr.decode(), command)
+            data = pathlib.Path(folder) / "rows.jsonl"
+            data.write_text(model_rows)
+            self.assertIn("not finite", hone("eval", "--model", model, "--data", str(data), code=2).stderr.decode())
 
 
 class Tokenize(unittest.TestCase):
@@ -57,6 +97,16 @@ class Tokenize(unittest.TestCase):
     def test_line_ends_and_blanks(self):
         out = rows_of(hone("tokenize", "--model", CHAT, text='\ufeff{"text":"a"}\r\n\n   \n{"text":"b"}'))
         self.assertEqual([r["text"] for r in out], ["a", "b"])
+
+    def test_other_fields_stand_as_they_were_written(self):
+        number = "123456789012345678901234567890"
+        kept = ['"z": ' + number, r'"a":{"n":9007199254740993,"t":"x, }]\"{"}', '"f":1.10', r'"e":"\u00e9"', r'"\u0074est":[1, 2]']
+        row = '{ "text":"a b", "ids" : [1], "prompt":"a" ,"completions":{"b":1}, ' + ",".join(kept) + "}\n"
+        for command in (["tokenize"], ["score"], ["sample", "--format", "jsonl", "--max_new_tokens", "2"]):
+            out = hone(*command, "--model", CHAT, text=row).stdout.decode()
+            self.assertIn(",".join(kept), out, command)
+            self.assertEqual(out.count('"ids"') - out.count('"text"'), 0, command)  # replaced, not repeated
+            self.assertEqual(json.loads(out)["z"], int(number))
 
     def test_nothing_in_nothing_out(self):
         self.assertEqual(hone("tokenize", "--model", CHAT).stdout, b"")

@@ -1,6 +1,8 @@
 // From a checkpoint to the model's fused, packed parameters, and back by Hugging Face name.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "hone/base/error.h"
@@ -18,6 +20,14 @@ struct Loader {
   std::optional<Quantisation> quantisation;
   std::vector<float> buffer{};
 
+  /// The buffer's values, which begin at row `first` of the tensor: weights that are not numbers would only show as a strange loss.
+  void check_finite(const std::string& name, int64_t first, int64_t width) const {
+    if (kernels::all_finite(buffer.data(), static_cast<int64_t>(buffer.size()))) return;
+    const auto bad = std::find_if(buffer.begin(), buffer.end(), [](float x) { return !std::isfinite(x); }) - buffer.begin();
+    fail("{}: tensor {} holds {} (row {}, column {}): the file is damaged or its training diverged; take another checkpoint", source.path().string(),
+         name, std::isnan(buffer[bad]) ? "NaN" : "an infinite value", first + bad / width, bad % width);
+  }
+
   /// Fuses the named tensors, top to bottom, into one parameter. cols = 0: a vector.
   ops::Parameter load(const std::vector<std::pair<std::string, int64_t>>& names_and_rows, int64_t cols) {
     std::vector<ops::Part> parts;
@@ -34,6 +44,7 @@ struct Loader {
         const int64_t count = std::min(slice, part.rows - begin);
         buffer.resize(count * width);
         source.load_rows(part.name, begin, begin + count, buffer.data());
+        check_finite(part.name, begin, width);
         ops::set_part(p, {part.name, part.row_begin + begin, count}, buffer.data());
       }
     }
@@ -55,6 +66,8 @@ struct Loader {
     for (const ops::Part& part : p.parts) {
       if (const std::optional<QuantizedTensor> stored = source.quantized(part.name)) {
         if (stored->type != type) fail("{}: {} and {} are of different 4-bit types", source.path().string(), part.name, p.name());
+        if (!kernels::all_finite(stored->absmax.data(), static_cast<int64_t>(stored->absmax.size())))
+          fail("{}: tensor {} has a scale that is not finite: the file is damaged; take another checkpoint", source.path().string(), part.name);
         ops::set_quantised_part(p, part, reinterpret_cast<const uint8_t*>(stored->codes.data()), stored->absmax.data());
       } else {
         if (first) fail("{}: {} is 4-bit but {} is not", source.path().string(), p.name(), part.name);
@@ -68,6 +81,7 @@ struct Loader {
     const int64_t count = part.rows * cols, blocks = (count + kernels::kQuantBlock - 1) / kernels::kQuantBlock;
     buffer.resize(count);
     source.load(part.name, buffer.data());
+    check_finite(part.name, 0, cols);
     std::vector<uint8_t> codes((count + 1) / 2);
     std::vector<float> absmax(blocks);
     kernels::quantize_4bit(buffer.data(), count, quantisation->type, codes.data(), absmax.data());
@@ -115,9 +129,11 @@ std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backen
     b.post_norm = loader.load({{at + "post_attention_layernorm.weight", D}}, 0);
     b.gate_up = loader.linear({{mlp + "gate_proj.weight", F}, {mlp + "up_proj.weight", F}}, D);
     b.down = loader.linear({{mlp + "down_proj.weight", D}}, F);
+    source.release();  // what was read of the file would count as this process's memory
   }
   model->norm = loader.load({{"model.norm.weight", D}}, 0);
   if (!c.tie_word_embeddings) model->lm_head = loader.load({{"lm_head.weight", V}}, D);
+  source.release();
   return model;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -104,6 +105,9 @@ class Decoding {
         choose_token(logits, vocab, options_.law, options_.seed, requests_[slot.request].row, slot.index, static_cast<uint32_t>(c.ids.size()));
     float logprob = 0, lse = 0;
     kernels::logprobs_forward(logits, vocab, 1, vocab, &token, 1.0f, {&logprob, &lse, nullptr, nullptr, nullptr, nullptr});
+    if (!std::isfinite(lse))
+      fail("the model gives logits that are not finite for row {}: its values overflow float32; take another checkpoint",
+           requests_[slot.request].row + 1);
     c.ids.push_back(static_cast<int32_t>(token));
     c.logprobs.push_back(logprob);
     const bool stopped =
