@@ -16,36 +16,13 @@
 #include "hone/train/loop.h"
 #include "hone/train/sft_data.h"
 #include "loaded_model.h"
+#include "run_folder.h"
 
 namespace hone::app {
 namespace {
 
 namespace fs = std::filesystem;
 using train::Json;
-
-/// The run's folder: --output_dir, or the first free runs/sft-001, ... A run that stands there needs --resume.
-fs::path make_run_folder(config::RunConfig& config) {
-  if (config.output_dir.empty()) {
-    int number = 1;
-    while (fs::exists(fmt::format("runs/sft-{:03}", number))) ++number;
-    if (config.resume) fail("--resume needs --output_dir: which run is to go on?");
-    config.output_dir = fmt::format("runs/sft-{:03}", number);
-  }
-  const fs::path run = config.output_dir;
-  if (fs::exists(run) && !fs::is_directory(run)) fail("--output_dir {}: it is a file", run.string());
-  if (fs::exists(run / "run.yaml") && !config.resume)
-    fail("--output_dir {}: a run stands there already; give --resume to go on with it, or another folder", run.string());
-  if (!fs::exists(run / "run.yaml"))
-    for (const char* name : {"model", "metrics.jsonl", "summary.json", "checkpoints"})
-      if (fs::exists(run / name)) fail("--output_dir {}: {} stands there and belongs to no run of hone; give another folder", run.string(), name);
-  std::error_code error;
-  if (fs::equivalent(run / "model", config.model_name_or_path, error))
-    fail("--output_dir {}: its model/ is the model to train; give another folder", run.string());
-  error.clear();
-  fs::create_directories(run, error);
-  if (error) fail("--output_dir {}: cannot be made: {}", run.string(), error.message());
-  return run;
-}
 
 train::SftData load_data(const config::RunConfig& config, const std::vector<std::string>& files, const OpenedModel& opened, const fs::path& run) {
   train::SftDataOptions options;
@@ -179,7 +156,9 @@ int run_sft(const Arguments& arguments) {
   install_signal_handlers();
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
-  const fs::path run = make_run_folder(config);
+  RunFolder folder(config, "sft");
+  const fs::path run = folder.path();
+  take_resolved(config, arguments.given, run);
   const train::SftData data = load_data(config, config.data, opened, run);
   log_info("data: {}", train::describe(data, config));
   std::optional<train::SftData> eval;
@@ -187,7 +166,10 @@ int run_sft(const Arguments& arguments) {
 
   const int64_t longest = std::max(data.longest, eval ? eval->longest : 0);
   const train::MemoryPlan plan = train::plan_memory(opened.source->config(), demand_of(config, opened), config, longest, train::available_memory());
+  config.micro_batch_tokens = plan.micro_batch_tokens;
+  config.gradient_checkpointing = plan.checkpointing;
   const methods::Sft method(data.rows);
+  if (eval && !config.eval_steps) config.eval_steps = (method.num_rows() + config.batch_size - 1) / config.batch_size;  // the end of every epoch
   std::optional<methods::Sft> eval_method;
   if (eval) eval_method.emplace(eval->rows);
 
@@ -202,6 +184,7 @@ int run_sft(const Arguments& arguments) {
   job.spill_optimizer = plan.spill_optimizer;
   job.identity = identity_of(config, opened, data, eval ? &*eval : nullptr, machine, train::total_steps(config, method.num_rows()));
   job.started = [&](bool resumed) {
+    folder.start();
     if (!resumed || !fs::exists(run / "run.yaml")) write_run_yaml(run, config, machine);
   };
   if (longest > opened.source->config().max_position_embeddings)

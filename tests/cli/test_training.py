@@ -137,8 +137,19 @@ class Training(unittest.TestCase):
         self.assertTrue(result["eval_loss_low"] < result["eval_loss"] < result["eval_loss_high"])
 
     def test_overlong_rows(self):
-        self.assertIn("dropping more than 1 % is an error", self.run_hone("drop", "--max_length", 64, code=2).stderr)
-        self.assertIn("more than --max_length 64", self.run_hone("error", "--max_length", 64, "--overlong", "error", code=2).stderr)
+        # blank lines and two files: the faults are found by line, with and without a token cache
+        files = [self.folder / "short.jsonl", self.folder / "long.jsonl"]
+        files[0].write_text('{"prompt": "a", "completion": " b"}\n\n')
+        files[1].write_text('\n{"prompt": "a", "completion": " b"}\n\n' + "".join(json.dumps({"text": " c" * n}) + "\n" for n in (70, 3, 90)))
+        for overlong, message in (("drop", "dropping more than 1 % is an error"), ("error", "give --overlong drop or cut")):
+            for again in range(2):
+                stderr = self.run_hone(overlong, "--max_length", 64, "--overlong", overlong, "--data", files[1], data=files[0], code=2).stderr
+                self.assertIn(message, stderr)
+                self.assertIn("2 of 5 rows are longer than --max_length 64", stderr)
+                self.assertRegex(stderr, r"first \S*long.jsonl:4 with \d+ tokens, longest \S*long.jsonl:6 with")
+                self.assertLessEqual(stderr.count("\n"), 6)
+                bad = [json.loads(line) for line in (self.folder / overlong / "bad_rows.jsonl").read_text().splitlines()]
+                self.assertEqual([(pathlib.Path(b["file"]).name, b["line"], b["kind"]) for b in bad], [("long.jsonl", 4, "over-long"), ("long.jsonl", 6, "over-long")])
         self.assertIn("over-long cut", self.run_hone("cut", "--max_length", 105, "--overlong", "cut").stdout)
         # one over-long row of 201 is below 1 %: dropped and counted
         rows = [{"prompt": "a b", "completion": " c"}] * 200 + [{"prompt": "a b", "completion": " c" * 200}]
@@ -146,6 +157,73 @@ class Training(unittest.TestCase):
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         self.assertIn("1 over-long dropped", self.run_hone("one", "--max_length", 64, data=data).stdout)
         self.assertEqual(json.loads((self.folder / "one" / "summary.json").read_text())["rows"], 200)
+
+    def test_rows_of_several_forms_are_counted(self):
+        data = self.folder / "mixed.jsonl"
+        data.write_text('{"text": "a b"}\n' + '{"prompt": "a", "completion": " b", "text": "a b"}\n' * 3)
+        for run in ("first", "cached"):
+            stderr = self.run_hone(run, data=data).stderr
+            self.assertIn("warning: 3 rows have more than one form, first ", stderr)
+            self.assertIn("mixed.jsonl:2: prompt + completion is read, text is not", stderr)
+        data.write_text('{"text": "a b"}\n{"text": "a", "completion": " b"}\n')
+        stderr = self.run_hone("half", data=data, code=2).stderr
+        self.assertIn('mixed.jsonl:2: completion: found a column beside text and no "prompt"', stderr)
+
+    def test_a_run_that_never_starts_uses_no_number(self):
+        def run(data, code):
+            command = [str(HONE), "sft", "--model", str(MODEL), "--data", str(data), "--max_steps", "1"]
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, cwd=self.folder)
+            self.assertEqual(done.returncode, code, done.stderr)
+            return done
+        bad = self.folder / "bad.jsonl"
+        bad.write_text('{"txt": "a"}\n')
+        numbers = lambda: sorted(p.name for p in (self.folder / "runs").iterdir())
+        run("none.jsonl", 2)
+        self.assertEqual(numbers(), [])
+        for again in range(2):
+            self.assertIn("all of them: runs/sft-001/bad_rows.jsonl", run(bad, 2).stderr)
+            self.assertEqual(numbers(), ["sft-001"])
+            self.assertIn("misspelt-column", (self.folder / "runs/sft-001/bad_rows.jsonl").read_text())
+        run(ROWS, 0)
+        self.assertEqual(numbers(), ["sft-001"])
+        self.assertFalse((self.folder / "runs/sft-001/bad_rows.jsonl").exists())
+        run(bad, 2)
+        self.assertTrue((self.folder / "runs/sft-002/bad_rows.jsonl").exists())
+        self.assertTrue((self.folder / "runs/sft-001/model").is_dir())
+
+    def test_run_yaml_is_resolved_and_read_back(self):
+        self.run_hone("run", "--eval_file", ROWS, "--save_steps", 3)
+        text = (self.folder / "run" / "run.yaml").read_text()
+        values = dict(line.split(": ", 1) for line in text.splitlines())
+        self.assertRegex(values["micro_batch_tokens"], r"^\d+$")
+        self.assertIn(values["gradient_checkpointing"], ("true", "false"))
+        self.assertEqual(values["eval_steps"], "5")
+        self.assertEqual([key for key, value in values.items() if value == "auto"], ["kernels"])
+        # the run's file is a configuration like any other
+        done = subprocess.run([str(HONE), "sft", "--config", str(self.folder / "run" / "run.yaml"), "--output_dir", str(self.folder / "again")],
+                              env=self.env, capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assert_same("run", "again")
+        # what the run resolved is taken up again, whatever the machine would give now
+        (self.folder / "run" / "run.yaml").write_text(text.replace(f"micro_batch_tokens: {values['micro_batch_tokens']}", "micro_batch_tokens: 77"))
+        shutil.rmtree(self.folder / "run" / "checkpoints" / "step-5")
+        self.assertIn("micro-batches of 77 tokens", self.run_hone("run", "--eval_file", ROWS, "--save_steps", 3, "--resume").stdout)
+        self.assertIn("micro-batches of 99 tokens", self.run_hone("run", "--eval_file", ROWS, "--save_steps", 3, "--resume", "--micro_batch_tokens", 99).stdout)
+        self.assert_same("run", "again")
+
+    def test_the_token_cache_is_kept_under_a_size(self):
+        self.env["HONE_CACHE_MIB"] = "0"
+        cache = lambda: [p.name for p in (self.folder / "cache").iterdir()]
+        self.run_hone("one")
+        first = cache()
+        self.assertEqual(len(first), 1)  # the one in use stays
+        data = self.folder / "other.jsonl"
+        data.write_text('{"text": "a b"}\n')
+        self.run_hone("two", data=data)
+        self.assertEqual(len(cache()), 1)
+        self.assertNotEqual(cache(), first)
+        self.env["HONE_CACHE_MIB"] = "many"
+        self.assertIn("HONE_CACHE_MIB", self.run_hone("three", data=data, code=2).stderr)
 
     def test_tokenizer_of_another_model_is_refused(self):
         model = self.folder / "foreign"
