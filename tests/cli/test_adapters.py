@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""hone sft with adapters as its user runs it: the same bits after kill -9 and resume, on a 4-bit base too; the base's file is never written; going on
+from an adapter; what is refused; and memory: QLoRA below LoRA below full, on the default model.
+
+usage: test_adapters.py HONE
+"""
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HONE = pathlib.Path(sys.argv.pop(1)).resolve()
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+MODEL, ROWS = GOLDEN / "models" / "chat", GOLDEN / "trl_sft" / "messages.jsonl"
+DEFAULT_MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.gguf"
+TIMES = {"step_time", "tokens_per_second", "eval_runtime", "peak_memory_mib"}
+SMALL = ("--use_peft", "--lora_r", 4)
+
+
+def exact(line):
+    return {k: v for k, v in json.loads(line).items() if k not in TIMES and not k.startswith("memory_mib/")}
+
+
+def tensors(path):
+    """{name: bytes} of a safetensors file."""
+    blob = path.read_bytes()
+    (size,) = struct.unpack("<Q", blob[:8])
+    header = json.loads(blob[8 : 8 + size])
+    return {name: blob[8 + size + a["data_offsets"][0] : 8 + size + a["data_offsets"][1]] for name, a in header.items() if name != "__metadata__"}
+
+
+class Adapters(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-cli-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.env = dict(os.environ, HONE_CACHE=str(self.folder / "cache"))
+
+    def command(self, run, *more, steps=5, model=MODEL, data=ROWS):
+        return [str(HONE), "sft", "--model", str(model), "--data", str(data), "--output_dir", str(self.folder / run), "--max_steps", str(steps),
+                "--batch_size", "4", "--logging_steps", "1", "--learning_rate", "5e-3", *map(str, more)]
+
+    def run_hone(self, run, *more, code=0, **kwargs):
+        done = subprocess.run(self.command(run, *more, **kwargs), env=self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done
+
+    def result(self, run):
+        folder = self.folder / run
+        metrics = [exact(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return tensors(folder / "model" / "adapter_model.safetensors"), metrics
+
+    def assert_same(self, a, b):
+        (weights_a, metrics_a), (weights_b, metrics_b) = self.result(a), self.result(b)
+        self.assertEqual(metrics_a, metrics_b)
+        self.assertTrue(weights_a == weights_b, f"the adapters of {a} and {b} differ")
+
+    def test_resume_after_kill_has_the_same_bits(self):
+        for kind in ((*SMALL, "--lora_dropout", 0.1), ("--load_in_4bit", "--lora_r", 4, "--optim", "adamw_8bit"), (*SMALL, "--use_dora"),
+                     (*SMALL, "--init_lora_weights", "pissa", "--loraplus_lr_ratio", 4)):
+            name = kind[-2].strip("-") if isinstance(kind[-2], str) else kind[-1].strip("-")
+            self.run_hone(name, *kind, "--save_steps", 3, steps=12)
+            child = subprocess.Popen(self.command(name + "-killed", *kind, "--save_steps", 3, steps=12), env=self.env, stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL)
+            metrics = self.folder / (name + "-killed") / "metrics.jsonl"
+            while child.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+                time.sleep(0.005)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            self.run_hone(name + "-killed", *kind, "--save_steps", 3, "--resume", steps=12)
+            self.assert_same(name, name + "-killed")
+            # another adapter is another run
+            if "--load_in_4bit" not in kind:
+                refused = self.run_hone(name + "-killed", *kind, "--save_steps", 3, "--resume", "--lora_alpha", 8, code=2, steps=12)
+                self.assertIn("lora_alpha", refused.stderr)
+
+    def test_every_tensor_is_written_and_the_base_is_not(self):
+        before = hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()
+        self.run_hone("one", *SMALL, steps=1)
+        self.run_hone("two", *SMALL, steps=2)
+        one, two = tensors(self.folder / "one/model/adapter_model.safetensors"), tensors(self.folder / "two/model/adapter_model.safetensors")
+        for name in one:
+            if "lora_B" in name:
+                self.assertTrue(any(one[name]), f"{name} is still 0 after step 1")
+            self.assertNotEqual(one[name], two[name], f"{name} was not written at step 2")
+        self.assertEqual(before, hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest())
+
+    def test_going_on_from_an_adapter(self):
+        self.run_hone("first", *SMALL)
+        loss = json.loads((self.folder / "first/metrics.jsonl").read_text().splitlines()[-1])["loss"]
+        self.run_hone("second", "--adapter", self.folder / "first" / "model")
+        lines = [json.loads(line) for line in (self.folder / "second/metrics.jsonl").read_text().splitlines()]
+        self.assertLess(lines[-1]["loss"], loss)
+        # the adapter that it began with stands as it was, and the base without it still scores as ever
+        config = json.loads((self.folder / "second/model/adapter_config.json").read_text())
+        self.assertEqual((config["r"], config["peft_type"]), (4, "LORA"))
+
+    def test_an_adapter_of_another_base_is_refused(self):
+        self.run_hone("run", *SMALL)
+        for other in ("tied_gqa2", "untied_mha_v4"):
+            done = subprocess.run([str(HONE), "score", "--model", str(GOLDEN / "models" / other), "--adapter", str(self.folder / "run/model")],
+                                  input='{"ids":[1,2,3]}\n', env=self.env, capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("another base", done.stderr)
+
+    def test_eval_score_and_sample_take_the_adapter(self):
+        self.run_hone("run", *SMALL, "--eval_file", ROWS)
+        wanted = [json.loads(line) for line in (self.folder / "run/metrics.jsonl").read_text().splitlines()][-1]["eval_loss"]
+        adapter = ["--model", str(MODEL), "--adapter", str(self.folder / "run/model")]
+        done = subprocess.run([str(HONE), "eval", *adapter, "--data", str(ROWS), "--format", "json"], env=self.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(json.loads(done.stdout)["eval_loss"], wanted)
+        prompts = '{"prompt":"How many boxes?"}\n{"prompt":"7 birds"}\n'
+        sampled = subprocess.run([str(HONE), "sample", *adapter, "--format", "jsonl", "--max_new_tokens", "8"], input=prompts, env=self.env,
+                                 capture_output=True, text=True, timeout=60)
+        self.assertEqual(sampled.returncode, 0, sampled.stderr)
+        for line in map(json.loads, sampled.stdout.splitlines()):
+            completion = line["completions"][0]
+            rows = subprocess.run([str(HONE), "tokenize", "--model", str(MODEL)], input=json.dumps({"text": line["prompt"]}) + "\n", env=self.env,
+                                  capture_output=True, text=True, timeout=60)
+            ids = json.loads(rows.stdout)["ids"] + completion["ids"]
+            scored = subprocess.run([str(HONE), "score", *adapter], input=json.dumps({"ids": ids}) + "\n", env=self.env, capture_output=True, text=True,
+                                    timeout=60)
+            self.assertEqual(json.loads(scored.stdout)["logprobs"][-len(completion["ids"]):], completion["logprobs"])
+
+    def test_memory_qlora_below_lora_below_full(self):
+        """Peak resident memory is the process's own high-water mark. One step of short rows: weights and optimizer decide."""
+        if not DEFAULT_MODEL.exists():
+            self.skipTest(f"{DEFAULT_MODEL} is not there: run `make model`")
+        rows = self.folder / "rows.jsonl"
+        rows.write_text("".join(json.dumps({"prompt": f"What is {n} plus {n}?", "completion": f" It is {2 * n}."}) + "\n" for n in range(2)))
+        peaks = {}
+        for kind, flags in (("full", ()), ("lora", ("--use_peft",)), ("qlora", ("--load_in_4bit",))):
+            self.run_hone(kind, *flags, "--save_steps", 0, steps=1, model=DEFAULT_MODEL, data=rows)
+            line = json.loads((self.folder / kind / "metrics.jsonl").read_text().splitlines()[-1])
+            peaks[kind] = line["peak_memory_mib"]
+            parts = {k: v for k, v in line.items() if k.startswith("memory_mib/")}
+            self.assertLess(abs(sum(parts.values()) - peaks[kind]), 1, parts)
+            self.assertEqual(parts["memory_mib/adapters"] > 0, kind != "full")
+        # Full: weights, gradients and two moments in float32. LoRA: weights and a few percent. QLoRA: 79 % of the weights at 0.5625 bytes for 4.
+        self.assertLess(peaks["lora"], 0.6 * peaks["full"], peaks)
+        self.assertLess(peaks["qlora"], 0.75 * peaks["lora"], peaks)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
