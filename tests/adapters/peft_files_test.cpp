@@ -7,8 +7,6 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "hone/adapters/patterns.h"
-#include "hone/adapters/peft_config.h"
 #include "model/file_builders.h"
 
 namespace hone::adapters {
@@ -138,33 +136,6 @@ TEST(ReadPeft, RanksAndAlphasByPattern) {
   files.expect({kV, "rank 4"}, "a pattern that is no component");
 }
 
-TEST(ReadPeft, TargetsAsPeftMatchesThem) {
-  const auto targets = [](const nlohmann::ordered_json& changes) {
-    nlohmann::ordered_json config = peft_config();
-    config.update(changes);
-    const PeftConfig parsed = parse_peft_config(config.dump(), "test");
-    std::string found;
-    for (const char* module : {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.11.self_attn.q_proj",
-                               "model.layers.1.mlp.xq_proj", "lm_head"})
-      found += is_target(parsed, module) ? '1' : '0';
-    return found;
-  };
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}}), "11100");
-  EXPECT_EQ(targets({{"target_modules", {"layers.1.self_attn.q_proj"}}}), "01000");
-  EXPECT_EQ(targets({{"target_modules", nullptr}}), "11100");  // PEFT's choice for llama: q_proj, v_proj
-  EXPECT_EQ(targets({{"target_modules", "all-linear"}}), "11110");
-  EXPECT_EQ(targets({{"target_modules", ".*q_proj"}}), "11110");
-  EXPECT_EQ(targets({{"target_modules", "q_proj"}}), "00000");  // an expression matches the whole name
-  EXPECT_EQ(targets({{"target_modules", R"(.*layers\.(0|11)\..*_proj)"}}), "10100");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"exclude_modules", {"layers.1.self_attn.q_proj"}}}), "10100");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"exclude_modules", R"(.*\.0\..*)"}}), "01100");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"layers_to_transform", {0, 11}}}), "10100");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"layers_to_transform", 1}, {"layers_pattern", "layers"}}), "01000");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"layers_to_transform", 1}, {"layers_pattern", {"h", "block"}}}), "00000");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj"}}, {"modules_to_save", {"layers.1"}}}), "10100");
-  EXPECT_EQ(targets({{"target_modules", {"q_proj", "lm_head"}}, {"modules_to_save", {"lm_head"}}}), "11100");
-}
-
 TEST(ReadPeft, AGrownVocabularyIsSavedInFull) {
   AdapterFolder files;
   files.shapes["base_model.model.model.embed_tokens.weight"] = {9, 6};
@@ -265,7 +236,7 @@ TEST(ReadPeft, BrokenJsonIsRefused) {
     write_file(files.folder / "adapter_config.json", text);
     expect_refused([&] { read_peft(files.folder); }, {"adapter_config.json"}, text.substr(0, 20));
   }
-  for (const char* hash : {R"({"base_hash": 3})", R"({"base_hash": "../x"})", "{"}) {
+  for (const char* hash : {R"({"base_hash": 3})", R"({"base_hash": "../x"})", R"({"base_quantisation": "int3"})", "{"}) {
     AdapterFolder files;
     files.read();
     write_file(files.folder / "hone_adapter.json", hash);
@@ -364,6 +335,7 @@ TEST(WritePeft, ReadsBackWithEveryValue) {
   config.modules_to_save = {"lm_head"};
   config.init_lora_weights = InitLora::pissa;
   config.base_model_name_or_path = "some/base";
+  config.base_quantisation = "nf4+nested";
   Shapes shapes{{"lm_head.weight", {7, 6}}};
   for (const char* module : {kQ, kV}) {
     const int64_t r = module == kQ ? 4 : 2;
@@ -376,6 +348,7 @@ TEST(WritePeft, ReadsBackWithEveryValue) {
     write_peft(folder, config, "0123abcd", tensors, {{kQ, {4, 3.25}}});
     const PeftAdapter read = read_peft(folder);
     EXPECT_EQ(read.base_hash, "0123abcd");
+    EXPECT_EQ(read.config.base_quantisation, config.base_quantisation);
     EXPECT_EQ(read.config.r, 4);
     EXPECT_EQ(read.config.lora_alpha, 6.5);
     EXPECT_TRUE(read.config.use_dora && read.config.use_rslora);
@@ -395,20 +368,6 @@ TEST(WritePeft, ReadsBackWithEveryValue) {
     }
   }
   EXPECT_FALSE(fs::exists(scratch.path / ".out.writing"));
-}
-
-TEST(WritePeft, TargetsAreWrittenSoThatPeftMeansTheSameModules) {
-  const std::map<std::string, ModuleRank> modules{{kQ, {4, 8}}, {kV, {4, 8}}};
-  const auto written = [&](const std::vector<std::string>& targets) {
-    LoraConfig config;
-    config.target_modules = targets;
-    return nlohmann::json::parse(peft_config_text(config, modules))["target_modules"].get<std::vector<std::string>>();
-  };
-  EXPECT_EQ(written({"all-linear"}), (std::vector<std::string>{"q_proj", "v_proj"}));
-  EXPECT_EQ(written({"v_proj", "self_attn.q_proj"}), (std::vector<std::string>{"self_attn.q_proj", "v_proj"}));
-  EXPECT_EQ(written({".*\\.(q|v)_proj"}), (std::vector<std::string>{kQ, kV}));
-  EXPECT_EQ(written({"q_proj", ".*v_proj"}), (std::vector<std::string>{kQ, kV}));
-  EXPECT_EQ(written({"model.layers.0"}), (std::vector<std::string>{kQ, kV}));  // no name of PEFT's for these modules
 }
 
 TEST(WritePeft, NothingOfTheUsersIsWrittenOver) {
