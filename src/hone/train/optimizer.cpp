@@ -24,8 +24,8 @@ double power(double base, int64_t n) {
 }
 
 constexpr int64_t kLeast8Bit = 4096;         // bitsandbytes' min_8bit_size
-constexpr int64_t kSlabElements = 1 << 18;   // parts are stepped so many elements at a time (the fewest whole blocks of 256 if a row is long)
-constexpr int64_t kSpillElements = 4 << 20;  // and spilled float32 moments so many
+constexpr int64_t kSlabElements = 1 << 15;   // parts are stepped so many elements at a time, so that they stay in L2
+constexpr int64_t kSpillElements = 4 << 20;  // spilled float32 moments so many, so that few are in memory at once
 
 void step_reference(ops::Parameter& p, at::Tensor& m, at::Tensor& v, const kernels::AdamwScalars& s) {
   at::NoGradGuard no_grad;
@@ -38,12 +38,11 @@ void step_reference(ops::Parameter& p, at::Tensor& m, at::Tensor& v, const kerne
 
 int64_t width(const ops::Parameter& p) { return std::max<int64_t>(p.cols, 1); }
 
-/// Rows of one slab: their elements are whole blocks of 256, and rows that share a panel stay together where that is possible.
+/// Rows of one slab: whole panels, whose elements are whole blocks of 256.
 int64_t slab_rows(int64_t cols) {
   const int64_t whole_blocks = kernels::kNestedBlock / std::gcd(cols, kernels::kNestedBlock);  // a power of two, as a panel's rows are
-  const int64_t rows = std::max(whole_blocks, kSlabElements / cols / whole_blocks * whole_blocks);
   const int64_t unit = std::max(whole_blocks, kernels::kPanel);
-  return rows < unit ? rows : rows / unit * unit;
+  return std::max(unit, kSlabElements / cols / unit * unit);
 }
 
 std::vector<Moments> shapes_of(const ops::Parameter& p, bool eight_bit) {
@@ -127,30 +126,39 @@ void Adamw::step_whole(ops::Parameter& p, Moments& moments, const kernels::Adamw
   release_pages(moments.second, 0, count);
 }
 
-// The blocks of 256 run over the checkpoint's tensor, row by row, whatever the layout in memory is: a slab of rows is copied out, stepped and
-// copied back.
-void Adamw::step_part(ops::Parameter& p, Moments& moments, const kernels::AdamwScalars& scalars) {
-  const int64_t cols = width(p), slab = std::min(slab_rows(cols), moments.part.rows);
-  values_.resize(std::max(values_.size(), static_cast<size_t>(slab * cols)));
-  gradients_.resize(values_.size());
-  for (int64_t row = 0; row < moments.part.rows; row += slab) {
-    const ops::Part rows{moments.part.name, moments.part.row_begin + row, std::min(slab, moments.part.rows - row)};
-    const int64_t at = row * cols, count = rows.rows * cols;
-    ops::get_part(p, rows, values_.data());
-    ops::get_part_gradient(p, rows, gradients_.data());
-    if (moments.first_absmax.defined())
-      kernels::adamw_8bit_step(values_.data(), gradients_.data(), moments.first.mutable_data_ptr<uint8_t>() + at,
-                               moments.first_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock,
-                               moments.second.mutable_data_ptr<uint8_t>() + at,
-                               moments.second_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock, count, scalars);
-    else
-      kernels::adamw_step(values_.data(), gradients_.data(), moments.first.mutable_data_ptr<float>() + at,
-                          moments.second.mutable_data_ptr<float>() + at, count, scalars);
-    ops::set_part(p, rows, values_.data());
-    if (config_.spill_folder.empty()) continue;
-    release_pages(moments.first, at, at + count);
-    release_pages(moments.second, at, at + count);
-  }
+// The blocks of 256 run over the checkpoint's tensor, row by row, whatever the layout in memory is: slabs of rows are copied out, stepped and
+// copied back, each by one thread (slabs that share a panel write different lanes of it).
+void Adamw::step_part(ops::Parameter& p, Moments& moments, const kernels::AdamwScalars& scalars) const {
+  const int64_t cols = width(p), rows = moments.part.rows, slab = std::min(slab_rows(cols), rows), slabs = (rows + slab - 1) / slab;
+  const auto body = [&](int64_t begin, int64_t end) {
+    std::vector<float> values(static_cast<size_t>(slab * cols)), gradients(values.size());
+    for (int64_t row = begin * slab; row < std::min(end * slab, rows); row += slab) {
+      const ops::Part now{{}, moments.part.row_begin + row, std::min(slab, rows - row)};
+      ops::get_part(p, now, values.data());
+      ops::get_part_gradient(p, now, gradients.data());
+      step_elements(moments, row * cols, now.rows * cols, values.data(), gradients.data(), scalars);
+      ops::set_part(p, now, values.data());
+    }
+  };
+  if (p.backend == ops::Backend::kernels)
+    parallel_for(slabs, 1, body);
+  else
+    body(0, slabs);  // ATen has threads of its own
+}
+
+void Adamw::step_elements(Moments& moments, int64_t at, int64_t count, float* values, const float* gradients,
+                          const kernels::AdamwScalars& scalars) const {
+  if (moments.first_absmax.defined())
+    kernels::adamw_8bit_step(values, gradients, moments.first.mutable_data_ptr<uint8_t>() + at,
+                             moments.first_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock,
+                             moments.second.mutable_data_ptr<uint8_t>() + at,
+                             moments.second_absmax.mutable_data_ptr<float>() + at / kernels::kNestedBlock, count, scalars);
+  else
+    kernels::adamw_step(values, gradients, moments.first.mutable_data_ptr<float>() + at, moments.second.mutable_data_ptr<float>() + at, count,
+                        scalars);
+  if (config_.spill_folder.empty()) return;
+  release_pages(moments.first, at, at + count);
+  release_pages(moments.second, at, at + count);
 }
 
 std::vector<std::pair<std::string, at::Tensor>> Adamw::state_tensors() const {

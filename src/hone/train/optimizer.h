@@ -47,10 +47,11 @@ class Adamw {
  private:
   void allocate();
   void step_whole(ops::Parameter& parameter, Moments& moments, const kernels::AdamwScalars& scalars);
-  void step_part(ops::Parameter& parameter, Moments& moments, const kernels::AdamwScalars& scalars);
+  void step_part(ops::Parameter& parameter, Moments& moments, const kernels::AdamwScalars& scalars) const;
+  /// Elements [at, at + count) of a part, at a multiple of 256.
+  void step_elements(Moments& moments, int64_t at, int64_t count, float* values, const float* gradients, const kernels::AdamwScalars& scalars) const;
   std::vector<ops::Parameter*> parameters_;
   std::vector<std::vector<Moments>> moments_;  // by parameter
-  std::vector<float> values_, gradients_;      // a slab of rows, row-major
   AdamwConfig config_;
   int64_t steps_ = 0;
 };

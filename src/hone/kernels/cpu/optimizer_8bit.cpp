@@ -55,7 +55,7 @@ float quantize(const float* values, int64_t n, float absmax, const uint8_t* tabl
 HONE_INLINE V adamw(const Constants& c, V p, V grad, V* first, V* second) {
   const V g = mul(grad, c.grad_scale);
   *first = fma(g, c.rate1, mul(*first, c.beta1));
-  *second = add(mul(*second, c.beta2), mul(mul(c.rate2, g), g));
+  *second = fma(mul(c.rate2, g), g, mul(*second, c.beta2));
   const V denominator = add(div(sqrt(*second), c.sqrt_bias2), c.eps);
   return sub(mul(p, c.decay), div(mul(c.step, *first), denominator));
 }
