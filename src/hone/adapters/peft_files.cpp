@@ -135,14 +135,20 @@ void check_saved_modules(const PeftAdapter& adapter, const std::string& where) {
   }
 }
 
-std::string read_base_hash(const fs::path& file) {
-  if (!fs::exists(file)) return "";
+/// hone_adapter.json: the base's hash, and how the base stood in training (merging needs exactly those values).
+void read_own_file(const fs::path& file, PeftAdapter& adapter) {
+  if (!fs::exists(file)) return;
   const std::string where = file.string();
   const nlohmann::json object = model::parse_json_object(read_text(file, kMaxConfigBytes), where, 16);
-  const std::string hash = model::JsonFields{object, where}.string("base_hash", "");
+  const model::JsonFields fields{object, where};
+  const std::string hash = fields.string("base_hash", ""), quantisation = fields.string("base_quantisation", "");
   const bool hex = std::all_of(hash.begin(), hash.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
   if (!hex || hash.size() > 128) fail("{}: base_hash is no hash of hexadecimal digits", where);
-  return hash;
+  const std::vector<std::string> known = {"", "nf4", "nf4+nested", "fp4", "fp4+nested"};
+  if (std::find(known.begin(), known.end(), quantisation) == known.end())
+    fail("{}: base_quantisation is not one of nf4, nf4+nested, fp4, fp4+nested", where);
+  adapter.base_hash = hash;
+  adapter.config.base_quantisation = quantisation;
 }
 
 [[noreturn]] void no_adapter(const fs::path& folder) {
@@ -175,7 +181,7 @@ PeftAdapter read_peft(const fs::path& folder) {
     PeftAdapter adapter;
     adapter.config = config.lora;
     adapter.folder = folder;
-    adapter.base_hash = read_base_hash(folder / "hone_adapter.json");
+    read_own_file(folder / "hone_adapter.json", adapter);
     const fs::path weights = folder / "adapter_model.safetensors";
     adapter.file = std::make_shared<model::SafetensorsFile>(weights);
     read_tensors(adapter, config, weights.string());
@@ -204,6 +210,7 @@ void write_peft(const fs::path& folder, const LoraConfig& config, const std::str
   check(!modules.empty() || !config.modules_to_save.empty(), "write_peft: nothing to write");
   nlohmann::ordered_json own;
   own["base_hash"] = base_hash;
+  if (!config.base_quantisation.empty()) own["base_quantisation"] = config.base_quantisation;
   own["hone_version"] = HONE_VERSION;
   model::replace_folder(folder, "adapter_config.json", "adapter", [&](const fs::path& scratch) {
     model::write_text_file(scratch / "adapter_config.json", peft_config_text(config, modules));
