@@ -12,6 +12,8 @@ int run_tokenize(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_sample(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
+int run_merge(const Arguments& arguments);
+int run_convert(const Arguments& arguments);
 int run_doctor(const Arguments& arguments);
 
 }  // namespace hone::app

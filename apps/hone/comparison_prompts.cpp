@@ -128,6 +128,9 @@ std::vector<std::vector<int32_t>> comparison_prompts(const TextModel* text, cons
   std::vector<std::vector<int32_t>> prompts = !files.empty()    ? prompts_of_files(text, files)
                                               : text != nullptr ? built_in_prompts(*text)
                                                                 : random_prompts(config.vocab_size);
+  // A vocabulary may be able to write none of the texts.
+  if (files.empty() && std::none_of(prompts.begin(), prompts.end(), [](const auto& ids) { return ids.size() > 1; }))
+    prompts = random_prompts(config.vocab_size);
   const size_t most = std::min(kRowTokens, static_cast<size_t>(config.max_position_embeddings));
   for (auto& ids : prompts) {
     ids.resize(std::min(ids.size(), most));

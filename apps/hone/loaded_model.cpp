@@ -2,7 +2,6 @@
 
 #include "hone/base/error.h"
 #include "hone/base/log.h"
-#include "hone/model/export.h"
 
 namespace hone::app {
 namespace {
@@ -69,18 +68,21 @@ void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel&
   adapters::save_adapter(adapter, folder);
 }
 
-void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model) {
-  const text::Tokenizer& tokenizer = opened.text.tokenizer;
-  model::SavedModel saved;
-  saved.config = model.config;
-  saved.produce = [&model](const std::string& name, int64_t begin, int64_t end, float* out) { model::read_tensor(model, name, begin, end, out); };
+void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template) {
   saved.tokenizer_json = tokenizer.to_tokenizer_json();
-  saved.chat_template = opened.text.chat.source();
-  saved.tokenizer_config_json = tokenizer.to_tokenizer_config_json(saved.chat_template, model.config.max_position_embeddings);
+  saved.chat_template = chat_template;
+  saved.tokenizer_config_json = tokenizer.to_tokenizer_config_json(chat_template, saved.config.max_position_embeddings);
   saved.bos_token = token_text(tokenizer, tokenizer.bos_id());
   saved.eos_token = token_text(tokenizer, tokenizer.eos_id());
   saved.unk_token = token_text(tokenizer, tokenizer.special_ids().unk);
   saved.pad_token = token_text(tokenizer, tokenizer.pad_id());
+}
+
+void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model) {
+  model::SavedModel saved;
+  saved.config = model.config;
+  saved.produce = [&model](const std::string& name, int64_t begin, int64_t end, float* out) { model::read_tensor(model, name, begin, end, out); };
+  set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());
   saved.generation_config_json = opened.source->generation_config_json();
   model::save_model(folder, saved);
 }

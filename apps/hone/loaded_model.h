@@ -7,6 +7,7 @@
 #include "hone/adapters/lora.h"
 #include "hone/config/run_config.h"
 #include "hone/model/decoder.h"
+#include "hone/model/export.h"
 #include "hone/train/machine.h"
 #include "text_model.h"
 
@@ -37,6 +38,9 @@ inline ops::AdapterSet* set_of(const std::unique_ptr<adapters::Adapter>& adapter
 
 /// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them.
 void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter);
+
+/// The tokenizer's part of a model that is to be saved; needs saved.config.
+void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template);
 
 /// Writes the model as a folder that transformers opens.
 void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model);

@@ -54,6 +54,10 @@ int run(config::Command command, const Arguments& arguments) {
       return run_sample(arguments);
     case config::eval:
       return run_eval(arguments);
+    case config::merge:
+      return run_merge(arguments);
+    case config::convert:
+      return run_convert(arguments);
     case config::doctor:
       return run_doctor(arguments);
   }

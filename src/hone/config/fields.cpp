@@ -17,6 +17,8 @@ std::span<const CommandInfo> commands() {
       {inspect, "inspect", "show rows as tokens with roles and weights; data set statistics"},
       {tokenize, "tokenize", "text -> ids, ids -> text (JSONL in, JSONL out)"},
       {score, "score", "per-token log-probabilities of rows (JSONL in, JSONL out)"},
+      {merge, "merge", "an adapter and its base into one model; checked against the two of them"},
+      {convert, "convert", "a model into another form: a directory or a GGUF file; checked against its source"},
       {doctor, "doctor", "what this machine has and what is missing"},
   };
   return table;

@@ -12,7 +12,7 @@
 namespace hone::config {
 
 /// The commands of this version, as bits of Field::commands.
-enum Command : unsigned { sft = 1, inspect = 2, tokenize = 4, score = 8, sample = 16, eval = 32, doctor = 64 };
+enum Command : unsigned { sft = 1, inspect = 2, tokenize = 4, score = 8, sample = 16, eval = 32, doctor = 64, convert = 128, merge = 256 };
 
 struct CommandInfo {
   Command command;

@@ -19,6 +19,7 @@ enum class OnGuard { stop, warn };
 enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
 enum class QuantType { nf4, fp4 };
+enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
 enum class BestMetric { eval_loss, eval_mean_token_accuracy };
 
 struct ModelOptions {
@@ -115,8 +116,22 @@ struct SampleOptions {
   std::vector<std::string> stop;
 };
 
+/// Another form of a model, and how far it may be from its source.
+struct ConvertOptions {
+  GgufForm gguf_type = GgufForm::automatic;  // bf16 for a model stored in it, else f16
+  double max_dlogp = 5e-3;                   // nats, of any token; where none is given, a form that rounds has a bound of its own
+};
+
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
-struct RunConfig : ModelOptions, MachineOptions, DataOptions, OptimizerOptions, PeftOptions, LoopOptions, FilterOptions, SampleOptions {
+struct RunConfig : ModelOptions,
+                   MachineOptions,
+                   DataOptions,
+                   OptimizerOptions,
+                   PeftOptions,
+                   LoopOptions,
+                   FilterOptions,
+                   SampleOptions,
+                   ConvertOptions {
   int64_t seed = 42;
 };
 

@@ -9,8 +9,10 @@
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = sft | inspect | tokenize | score | sample | eval | doctor;
+constexpr unsigned kModelCommands = sft | inspect | tokenize | score | sample | eval | doctor | merge | convert;
 constexpr unsigned kMachineCommands = sft | inspect | score | sample | eval;
+constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
+constexpr unsigned kApplyCommands = inspect | score | sample | eval;  // an adapter or a 4-bit base, without training
 constexpr unsigned kRowCommands = sft | inspect | eval;
 
 /// A Field with setters that chain, so that a row of the table reads as a sentence.
@@ -79,6 +81,7 @@ Rows data_rows() {
   return {
       row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(sft).shown(),
       row("data", &C::data, "FILE...", "held-out rows, JSON Lines").also({"eval_file"}).in(eval).shown(),
+      row("data", &C::data, "FILE...", "held-out rows for the comparison, JSON Lines").told_as("built-in prompts").in(merge | convert).shown(),
       row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported").told_as("none").in(sft).shown(),
       row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(kRowCommands).shown(),
       choice("overlong", &C::overlong, "rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop")
@@ -147,18 +150,23 @@ Rows adapter_rows() {
       row("adapter", &C::adapter, "DIR", "an adapter (a PEFT directory) on top of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
-          .in(kMachineCommands & ~sft)
+          .in(kApplyCommands)
           .shown(),
       row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(sft).shown(),
-      row("load_in_4bit", &C::load_in_4bit, "true|false", "the model's linear weights in 4 bits").in(kMachineCommands & ~sft).shown(),
+      row("adapter", &C::adapter, "DIR", "the adapter (a PEFT directory)").also({"adapter_name_or_path", "lora_model_dir"}).in(merge).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the model's linear weights in 4 bits").in(kApplyCommands).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "merge into the values that the base has in 4 bits")
+          .told_as("as the adapter was trained")
+          .in(merge)
+          .shown(),
       choice("bnb_4bit_quant_type", &C::bnb_4bit_quant_type, "the 16 values of 4 bits")
           .one_of({"nf4", "fp4"})
           .with(Needs::four_bit)
-          .in(kMachineCommands),
+          .in(kMachineCommands | merge),
       row("use_bnb_nested_quant", &C::use_bnb_nested_quant, "true|false", "the scales of the 4-bit blocks in 8 bits")
           .also({"bnb_4bit_use_double_quant", "double_quantization"})
           .with(Needs::four_bit)
-          .in(kMachineCommands),
+          .in(kMachineCommands | merge),
       row("lora_r", &C::lora_r, "N", "rank of the adapter").also({"r", "lora_rank"}).range(1, 1 << 16).with(Needs::new_adapter).in(sft).shown(),
       row("lora_alpha", &C::lora_alpha, "X", "the adapter's product is scaled by lora_alpha / lora_r")
           .also({"alpha"})
@@ -244,21 +252,21 @@ Rows machine_rows() {
           .one_of({"auto", "cpu", "cuda"})
           .or_as({{"cuda:*", "cuda"}, {"gpu", "cuda"}})
           .later({"cuda"})
-          .in(kMachineCommands),
+          .in(kComputeCommands),
       choice("dtype", &C::dtype, "precision; auto: float32 on a CPU")
           .one_of({"auto", "float32", "bfloat16"})
           .or_as({{"fp32", "float32"}, {"bf16", "bfloat16"}, {"fp16", "float16"}, {"half", "float16"}})
           .but({{"float16", "small gradients vanish in it; models stored in float16 are read and computed in float32: give --dtype float32"},
                 {"float64", "computation is in float32: give --dtype float32"}})
           .later({"bfloat16"})
-          .in(kMachineCommands),
+          .in(kComputeCommands),
       row("threads", &C::threads, "auto|N", "worker threads; the result's bits do not depend on it")
           .range(1, 1024)
           .empty_as("auto")
-          .in(kMachineCommands | tokenize)
+          .in(kComputeCommands | tokenize)
           .shown(),
-      choice("isa", &C::isa, "instruction set of the kernels").one_of({"auto", "avx2", "avx512"}).in(kMachineCommands),
-      choice("kernels", &C::kernels, "hand-written kernels, or their plain reference").one_of({"auto", "reference"}).in(kMachineCommands),
+      choice("isa", &C::isa, "instruction set of the kernels").one_of({"auto", "avx2", "avx512"}).in(kComputeCommands),
+      choice("kernels", &C::kernels, "hand-written kernels, or their plain reference").one_of({"auto", "reference"}).in(kComputeCommands),
   };
 }
 
@@ -267,12 +275,32 @@ Rows filter_rows() {
       row("file", &C::file, "FILE", "rows to read, JSON Lines").told_as("standard input").in(tokenize | score | sample).shown(),
       row("file", &C::file, "FILE", "rows to show, JSON Lines").also({"data", "train_file"}).told_as("standard input").in(inspect).shown(),
       row("output", &C::output, "FILE", "where the results go").told_as("standard output").in(inspect | tokenize | score | sample | eval).shown(),
-      format_row({Format::text, Format::json}, "for people, or one JSON object").in(sft | eval | doctor).shown(),
+      row("output_dir", &C::output_dir, "DIR", "the merged model, a Hugging Face directory").also({"output"}).in(merge).shown(),
+      row("output", &C::output, "PATH", "the new model: a .gguf file, or else a Hugging Face directory").told_as("").in(convert).shown(),
+      format_row({Format::text, Format::json}, "for people, or one JSON object").in(sft | eval | doctor | merge | convert).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
       format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score),
       row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),
       row("no_special", &C::no_special, "true|false", "special-token strings in a text are plain text").in(tokenize).shown(),
       row("add_bos", &C::add_bos, "true|false", "put the beginning-of-text token in front").in(tokenize).shown(),
+  };
+}
+
+Rows convert_rows() {
+  return {
+      choice("gguf_type", &C::gguf_type, "what a .gguf file holds; auto: bf16 for a model stored in it, else f16")
+          .one_of({"auto", "f16", "bf16", "q8_0", "f32"})
+          .in(convert)
+          .shown(),
+      row("max_dlogp", &C::max_dlogp, "X", "greatest difference of a token's log-probability from the source's that is let pass")
+          .told_as("0.005; more for a form that rounds")
+          .range(0, 1e9)
+          .in(convert)
+          .shown(),
+      row("max_dlogp", &C::max_dlogp, "X", "greatest difference of a token's log-probability from base + adapter that is let pass")
+          .range(0, 1e9)
+          .in(merge)
+          .shown(),
   };
 }
 
@@ -296,9 +324,9 @@ Rows sample_rows() {
 std::vector<Field> build() {
   std::vector<Field> table;
   const std::pair<const char*, Rows> groups[] = {
-      {"Model", model_rows()},     {"Data", data_rows()},         {"Input and output", filter_rows()},
-      {"Sampling", sample_rows()}, {"Training", training_rows()}, {"Adapter", adapter_rows()},
-      {"Run", run_rows()},         {"Machine", machine_rows()},
+      {"Model", model_rows()},        {"Data", data_rows()},       {"Input and output", filter_rows()},
+      {"Conversion", convert_rows()}, {"Sampling", sample_rows()}, {"Training", training_rows()},
+      {"Adapter", adapter_rows()},    {"Run", run_rows()},         {"Machine", machine_rows()},
   };
   for (const auto& [group, rows] : groups) {
     for (const Row& entry : rows) {

@@ -94,8 +94,6 @@ const std::vector<std::string>& later_names() {
       "eos_token",
       "dataset_num_proc",
       "activation_offloading",
-      "max_dlogp",
-      "gguf_type",
       "response_length",
       "num_ppo_epochs",
       "label_smoothing",
@@ -104,8 +102,8 @@ const std::vector<std::string>& later_names() {
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"dpo",    "reward", "ppo",    "grpo",    "kto",  "orpo",  "simpo", "rloo",   "rlhf",
-                                                 "curate", "plan",   "advise", "compare", "chat", "grade", "merge", "convert"};
+  static const std::vector<std::string> names = {"dpo",  "reward", "ppo",  "grpo",   "kto",     "orpo", "simpo", "rloo",
+                                                 "rlhf", "curate", "plan", "advise", "compare", "chat", "grade"};
   return names;
 }
 

@@ -71,12 +71,16 @@ void validate(const Arguments& arguments) {
   for (const std::string& required : {std::string("model_name_or_path"), std::string("data")}) {
     const Field* field = find_field(arguments.command, required);
     if (!field || field->name != required || arguments.command == doctor) continue;
+    if (required == "data" && (arguments.command & (merge | convert))) continue;
     const bool missing = required == "data" ? config.data.empty() : config.model_name_or_path.empty();
     if (missing) fail("hone {} needs {}", name, required == "data" ? "rows: add --data FILE" : "a model: add --model PATH");
   }
   for (const std::string& file : config.data) {
     if (file.empty()) fail("--data: a file name is empty");
   }
+  if (arguments.command == convert && config.output.empty()) fail("hone convert needs a name for what it makes: add --output PATH");
+  if (arguments.command == merge && config.adapter.empty()) fail("hone merge needs an adapter: add --adapter DIR");
+  if (arguments.command == merge && config.output_dir.empty()) fail("hone merge needs a folder for the merged model: add --output_dir DIR");
   check_needs(arguments);
   check_adapter(arguments);
   if (arguments.command == sft) check_training(arguments);

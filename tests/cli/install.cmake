@@ -1,0 +1,13 @@
+# cmake -DBUILD=build -P install.cmake: what is installed runs from another folder.
+set(prefix "$ENV{TMPDIR}")
+if(NOT prefix)
+  set(prefix /tmp)
+endif()
+string(RANDOM LENGTH 12 name)
+set(prefix "${prefix}/hone-install-${name}")
+execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix} OUTPUT_QUIET RESULT_VARIABLE installed)
+execute_process(COMMAND ${CMAKE_COMMAND} -E env --unset=LD_LIBRARY_PATH ${prefix}/bin/hone doctor --format json WORKING_DIRECTORY / RESULT_VARIABLE ran OUTPUT_VARIABLE out)
+file(REMOVE_RECURSE ${prefix})
+if(installed OR ran OR NOT out MATCHES "libtorch")
+  message(FATAL_ERROR "cmake --install: ${installed}; the installed hone doctor: ${ran} ${out}")
+endif()
