@@ -1,7 +1,5 @@
 #include "hone/model/gguf_write.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -173,7 +171,7 @@ bool to_gguf(DType dtype, const float* in, int64_t count, std::byte* out) {
 void write_gguf(const fs::path& path, std::span<const GgufEntry> metadata, std::span<const GgufTensor> tensors) {
   if (fs::exists(fs::symlink_status(path))) fail("{}: something stands there already and is not written over; name another file", path.string());
   const std::string header = header_of(metadata, tensors);
-  const fs::path temporary = path.string() + fmt::format(".tmp-{}", ::getpid());
+  const fs::path temporary = path.string() + ".writing";  // always the same, so that what a killed process left is used again
   try {
     FileWriter writer(temporary);
     writer.write(header);
