@@ -52,8 +52,10 @@ Json adapter_identity(const config::RunConfig& c) {
                 {"bnb_4bit_quant_type", static_cast<int>(c.bnb_4bit_quant_type)},
                 {"use_bnb_nested_quant", c.use_bnb_nested_quant}};
   if (!c.adapter.empty()) {
-    const MappedFile weights(fs::path(c.adapter) / "adapter_model.safetensors");
-    identity["started_from"] = hash_hex(weights.bytes().data(), weights.bytes().size());
+    for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+      const MappedFile file(fs::path(c.adapter) / name);
+      identity["started_from"].push_back(hash_hex(file.bytes().data(), file.bytes().size()));
+    }
   }
   return identity;
 }
@@ -88,13 +90,17 @@ Json identity_of(const config::RunConfig& c, const OpenedModel& opened, const tr
           {"backend", machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
 }
 
+// The checkpoint itself holds its linears in 4 bits.
+bool stored_in_4bit(const OpenedModel& opened) { return opened.source->quantized("model.layers.0.self_attn.q_proj.weight").has_value(); }
+
 // What the run holds in memory, before anything is loaded.
 train::MemoryDemand demand_of(const config::RunConfig& config, const OpenedModel& opened) {
-  train::MemoryDemand demand = train::memory_demand(opened.source->config(), config);
+  config::RunConfig stored = config;
+  stored.load_in_4bit |= stored_in_4bit(opened);
+  train::MemoryDemand demand = train::memory_demand(opened.source->config(), stored);
   if (!config.use_peft) return demand;
-  const adapters::AdapterSize size = config.adapter.empty()
-                                         ? adapters::adapter_size(opened.source->config(), lora_config(config, ""))
-                                         : adapters::adapter_size(opened.source->config(), adapters::read_peft(config.adapter).config);
+  const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(opened.source->config(), lora_config(config, ""))
+                                                            : adapters::adapter_size(adapters::read_peft(config.adapter));
   demand.adapter = true;
   demand.trained = static_cast<double>(size.elements);
   demand.adapter_rank = size.rank_columns;
@@ -156,6 +162,9 @@ int run_sft(const Arguments& arguments) {
   install_signal_handlers();
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
+  if (stored_in_4bit(opened) && !config.use_peft)
+    fail("{}: its linears are stored in 4 bits and cannot be trained themselves; add --use_peft to train an adapter on them",
+         opened.source->path().string());
   RunFolder folder(config, "sft");
   const fs::path run = folder.path();
   take_resolved(config, arguments.given, run);

@@ -93,12 +93,21 @@ class Adapters(unittest.TestCase):
             self.assertNotEqual(one[name], two[name], f"{name} was not written at step 2")
         self.assertEqual(before, hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest())
 
+    def test_what_begins_at_zero_survives_warm_up_and_norms_below_the_lowest_path_are_trained(self):
+        self.run_hone("warm", *SMALL, "--warmup_steps", 3)
+        self.run_hone("norms", *SMALL, "--lora_target_modules", "o_proj", "--lora_modules_to_save", "input_layernorm", steps=3)
+        names = tensors(self.folder / "norms/model/adapter_model.safetensors")
+        self.assertIn("base_model.model.model.layers.0.input_layernorm.weight", names)
+
     def test_going_on_from_an_adapter(self):
         self.run_hone("first", *SMALL)
         loss = json.loads((self.folder / "first/metrics.jsonl").read_text().splitlines()[-1])["loss"]
         self.run_hone("second", "--adapter", self.folder / "first" / "model")
         lines = [json.loads(line) for line in (self.folder / "second/metrics.jsonl").read_text().splitlines()]
         self.assertLess(lines[-1]["loss"], loss)
+        # PiSSA is saved with twice its rank, which need not fit the smallest matrix
+        self.run_hone("pissa", "--use_peft", "--lora_r", 8, "--init_lora_weights", "pissa", "--use_dora")
+        self.run_hone("further", "--adapter", self.folder / "pissa" / "model")
         # the adapter that it began with stands as it was, and the base without it still scores as ever
         config = json.loads((self.folder / "second/model/adapter_config.json").read_text())
         self.assertEqual((config["r"], config["peft_type"]), (4, "LORA"))

@@ -94,6 +94,8 @@ TEST(TrainableGuard, NamesATensorWithoutGradientAtTheSecondSignal) {
   ops::set_part(copy, qkv->parts[2], ones.data());
   const std::vector<double> squares(parameters.size(), 1.0);
   EXPECT_EQ(guard.after_backward(squares), "");
+  EXPECT_EQ(guard.after_backward(squares), "");  // nothing moved since (warm-up begins at rate 0): it says nothing new
+  guard.moved();
   const std::string problem = guard.after_backward(squares);
   EXPECT_NE(problem.find("self_attn.k_proj.weight"), std::string::npos) << problem;
   EXPECT_EQ(problem.find("q_proj"), std::string::npos) << problem;

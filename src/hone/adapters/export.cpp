@@ -70,14 +70,16 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& folder) {
       const ops::SideTarget& t = path->targets[i];
       if (!adapter.pissa.empty()) {
         add_pissa(adapter, *path, i, tensors);
-        continue;
+      } else {
+        tensors.push_back(rows_of(path->a, path->a.parts[i]));
+        tensors.push_back(rows_of(t.b, t.b.parts[0]));
       }
-      tensors.push_back(rows_of(path->a, path->a.parts[i]));
-      tensors.push_back(rows_of(t.b, t.b.parts[0]));
       if (t.magnitude.defined()) tensors.push_back(rows_of(t.magnitude, t.magnitude.parts[0]));
     }
   if (adapter.set.embedding) tensors.push_back(rows_of(*adapter.set.embedding, adapter.set.embedding->parts[0]));
-  for (const auto& [base, p] : adapter.set.replacements) tensors.push_back(rows_of(*p, p->parts[0]));
+  std::map<std::string, const ops::Parameter*> norms;  // by name: the set's own order is that of addresses
+  for (const auto& [base, p] : adapter.set.replacements) norms[p->name()] = p.get();
+  for (const auto& [name, p] : norms) tensors.push_back(rows_of(*p, p->parts[0]));
   if (adapter.set.head) tensors.push_back(rows_of(*adapter.set.head, adapter.set.head->parts[0]));
   LoraConfig config = adapter.config;
   if (!adapter.pissa.empty()) {

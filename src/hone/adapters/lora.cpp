@@ -177,6 +177,19 @@ void init_magnitude(const ops::Parameter& weight, ops::SidePath& path) {
   }
 }
 
+// The tensors of modules_to_save that are in the files, in the model's order. Every tensor of the files has to find its place.
+std::vector<std::string> saved_in(const PeftAdapter& files, const model::ModelConfig& config) {
+  LoraConfig all;
+  all.modules_to_save = {"embed_tokens", "input_layernorm", "post_attention_layernorm", "norm", "lm_head"};
+  std::vector<std::string> found;
+  for (const std::string& name : saved_tensors(config, all))
+    if (files.tensors.count(name)) found.push_back(name);
+  for (const auto& [name, tensor] : files.tensors)
+    if (name.find(".lora_") == std::string::npos && std::find(found.begin(), found.end(), name) == found.end())
+      fail("{}: the adapter brings {}, which this base does not have or hone cannot train: it would be ignored", files.folder.string(), name);
+  return found;
+}
+
 // ---- reading ---------------------------------------------------------------------------------------------------------------------------
 void read_part(const PeftAdapter& files, ops::Parameter& parameter, const ops::Part& part) {
   const auto found = files.tensors.find(part.name);
@@ -238,9 +251,13 @@ std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& fi
     for (const auto& [name, rank] : files.ranks)
       if (std::none_of(placed.begin(), placed.end(), [&name](const Placed& p) { return p.module.name == name; }))
         fail("{}: the adapter has a module {} and this base does not: it is of another base model", files.folder.string(), name);
-  if (placed.empty() && files.config.modules_to_save.empty()) fail("{}: the adapter has no tensors", files.folder.string());
+  if (trainable && files.config.use_dora && files.config.lora_dropout > 0)
+    fail("{}: DoRA with lora_dropout {} cannot be trained here; set lora_dropout to 0 in its adapter_config.json", files.folder.string(),
+         files.config.lora_dropout);
+  const std::vector<std::string> saved = saved_in(files, model.config);
+  if (placed.empty() && saved.empty()) fail("{}: the adapter has no tensors", files.folder.string());
   add_paths(*adapter, model, placed, files.config.use_dora);
-  add_saved(*adapter, model, saved_tensors(model.config, files.config));
+  add_saved(*adapter, model, saved);
   finish(*adapter, model, trainable);
   for (ops::Parameter* p : adapter->parameters)
     for (const ops::Part& part : p->parts) read_part(files, *p, part);
@@ -252,6 +269,7 @@ std::unique_ptr<Adapter> frozen_copy(const Adapter& from) {
   copy->config = from.config;
   copy->base_hash = from.base_hash;
   copy->ranks = from.ranks;
+  copy->pissa = from.pissa;
   const auto frozen = [](const ops::Parameter& p) {
     ops::Parameter c = p;
     c.value = p.value.detach().clone();
@@ -297,12 +315,26 @@ AdapterSize adapter_size(const model::ModelConfig& model, const LoraConfig& conf
   for (const Module& m : targeted_modules(model, config)) {
     const std::string own = m.name.substr(0, m.name.find('.', std::string("model.layers.").size()));
     if (own != block) in_block = 0, block = own;
-    in_block += config.r;
+    in_block += config.r + (config.use_dora ? m.rows : 0);
     size.rank_columns = std::max(size.rank_columns, in_block);
     size.elements += config.r * (m.rows + m.cols) + (config.use_dora ? m.rows : 0);
   }
   for (const std::string& tensor : saved_tensors(model, config))
     size.elements += tensor == "lm_head.weight" || tensor == "model.embed_tokens.weight" ? model.vocab_size * model.hidden_size : model.hidden_size;
+  return size;
+}
+
+AdapterSize adapter_size(const PeftAdapter& files) {
+  AdapterSize size;
+  std::map<std::string, int64_t> blocks;
+  for (const auto& [name, rank] : files.ranks) {
+    int64_t& columns = blocks[name.substr(0, name.find('.', std::string("model.layers.").size()))];
+    columns += rank.r;
+    const auto b = files.tensors.find(name + ".lora_B.weight");
+    if (files.config.use_dora && b != files.tensors.end()) columns += b->second.rows();
+    size.rank_columns = std::max(size.rank_columns, columns);
+  }
+  for (const auto& [name, tensor] : files.tensors) size.elements += tensor.elements();
   return size;
 }
 

@@ -55,12 +55,14 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& folder);
 /// Bytes that save_adapter writes, nearly.
 int64_t saved_bytes(const Adapter& adapter);
 
-/// Columns of all A of the largest block (what the planner's arithmetic needs), and elements of all tensors, before anything is made.
+/// What side paths keep of a token in the largest block: columns of all A, with DoRA also the outputs before the magnitudes (for the planner), and
+/// elements of all tensors, before anything is made.
 struct AdapterSize {
   int64_t rank_columns = 0;
   int64_t elements = 0;
 };
 AdapterSize adapter_size(const model::ModelConfig& model, const LoraConfig& config);
+AdapterSize adapter_size(const PeftAdapter& files);
 
 /// Rows [begin, end) of the merged tensor with this Hugging Face name: base + adapter, added in float32 to the values used in training.
 void merged_tensor(model::Model& model, const Adapter& adapter, const std::string& name, int64_t begin, int64_t end, float* out);

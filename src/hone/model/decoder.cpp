@@ -37,7 +37,9 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
   at::AutoGradMode grad(options.training);
   Tensor anchor = at::zeros({}, at::TensorOptions(at::kFloat).device(model.device));
   ops::Parameter& table = model.lookup_table(adapters);
-  anchor.requires_grad_(options.training && table.trainable);
+  // A frozen table needs no gradient, but norms and heads that are trained in full may stand below the lowest side path.
+  const bool trains_norms = adapters && adapters->anchor.defined() && (!adapters->replacements.empty() || adapters->head);
+  anchor.requires_grad_(options.training && (table.trainable || trains_norms));
   Tensor x = ops::embedding(table, batch.token_ids, anchor);
   for (Block& block : model.blocks) {
     const auto layer = [&model, &block, adapters, &batch](const Tensor& input) {
@@ -91,7 +93,8 @@ int64_t activation_bytes_per_token(const ModelConfig& c, bool checkpointing, int
   const int64_t block = D + width + attention + 2 * c.num_attention_heads + D + 2 * F + 2 + adapter_rank;
   // A block in work also holds, for a moment, its norm's output, the product of gate and up, and the gradients of the widest of them.
   const int64_t transient = 2 * D + width + 4 * F;
-  const int64_t kept = checkpointing ? c.num_hidden_layers * D + block : c.num_hidden_layers * block;
+  // The lowest block of an adapter run is not checkpointed: nothing requires a gradient of its input.
+  const int64_t kept = checkpointing ? c.num_hidden_layers * D + (adapter_rank > 0 ? 2 : 1) * block : c.num_hidden_layers * block;
   return 4 * (kept + transient + 4 * D);
 }
 

@@ -71,7 +71,8 @@ Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend,
   return p;
 }
 
-Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend, const at::TensorOptions& options) {
+Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend,
+                                   const at::TensorOptions& options) {
   Parameter p = shaped(std::move(parts), cols, backend);
   p.trainable = false;
   p.quant = type;

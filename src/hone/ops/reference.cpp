@@ -77,7 +77,10 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
 
 at::Tensor linear(const at::Tensor& x, Parameter& weight, Parameter* bias, const AdapterSet* adapters, const LinearInput& input) {
   const at::Tensor in = input.norm ? reference::rms_norm(x, *input.norm, input.eps) : input.swiglu ? reference::swiglu(x) : x;
-  const at::Tensor base = at::linear(in, plain_value(weight).to(in.dtype()));
+  // A 4-bit weight is dequantised again in the backward: its float32 values are not kept.
+  const at::Tensor base = weight.is_quantised()
+                              ? checkpointed(in, [&weight](const at::Tensor& rows) { return at::linear(rows, plain_value(weight).to(rows.dtype())); })
+                              : at::linear(in, plain_value(weight).to(in.dtype()));
   const SidePath* side = adapters ? adapters->path(weight) : nullptr;
   at::Tensor y = side ? with_side(*side, *adapters, weight, in, base) : base;
   return bias ? y + bias->value : y;

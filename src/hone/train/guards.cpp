@@ -38,6 +38,8 @@ TrainableGuard::TrainableGuard(std::vector<ops::Parameter*> parameters) : parame
 std::string TrainableGuard::after_backward(std::span<const double> squares) {
   if (signals_ >= 2) return {};
   if (std::none_of(squares.begin(), squares.end(), [](double s) { return s > 0; })) return {};
+  if (!moved_) return {};
+  moved_ = false;
   ++signals_;
   std::vector<std::string> without;
   for (size_t i = 0; i < parameters_.size(); ++i) {

@@ -19,6 +19,9 @@ class TrainableGuard {
   /// After the backward of a step (`squares`: per parameter); a step whose gradients are all zero has no signal and does not count.
   /// Returns what is wrong, or empty.
   std::string after_backward(std::span<const double> squares);
+  /// After an update with a learning rate above 0. Without one in between (warm-up begins at 0) a second step says nothing new: what begins at
+  /// 0, as LoRA's B, still is.
+  void moved() { moved_ = true; }
   /// Around the first update: call before and after the optimizer's step. Returns what is wrong, or empty.
   void before_update();
   std::string after_update();
@@ -32,6 +35,7 @@ class TrainableGuard {
   std::vector<std::vector<bool>> seen_;  // per parameter and part
   std::vector<std::string> hashes_;
   int signals_ = 0;
+  bool moved_ = true;  // since the last step that counted
   bool updated_ = false;
 };
 

@@ -190,6 +190,7 @@ class Loop {
     const bool watch = guard_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && norm > 0;  // warm-up rates may round to nothing
     if (watch) guard_.before_update();
     optimizer_.step(rate, scale);
+    if (rate > 0) guard_.moved();
     if (job_.adapter) adapters::updated(*job_.adapter);
     return !watch || guarded(guard_.after_update());
   }
