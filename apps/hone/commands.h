@@ -14,6 +14,7 @@ int run_sample(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
 int run_merge(const Arguments& arguments);
 int run_convert(const Arguments& arguments);
+int run_convert_adapter(const Arguments& arguments);  // hone convert --adapter
 int run_doctor(const Arguments& arguments);
 
 }  // namespace hone::app

@@ -166,6 +166,7 @@ std::string report(const config::RunConfig& config, const Conversion& job, const
 
 int run_convert(const Arguments& arguments) {
   const config::RunConfig& config = arguments.config;
+  if (!config.adapter.empty()) return run_convert_adapter(arguments);
   const train::Machine machine = train::apply_machine_options(config);
   UncheckedOutput output(config.output);
   const Conversion job = open_conversion(arguments);

@@ -153,6 +153,11 @@ Rows adapter_rows() {
           .in(kApplyCommands)
           .shown(),
       row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(sft).shown(),
+      row("adapter", &C::adapter, "DIR", "write this adapter (a PEFT directory) anew in PEFT's layout, instead of the model")
+          .also({"adapter_name_or_path", "lora_model_dir"})
+          .told_as("none")
+          .in(convert)
+          .shown(),
       row("adapter", &C::adapter, "DIR", "the adapter (a PEFT directory)").also({"adapter_name_or_path", "lora_model_dir"}).in(merge).shown(),
       row("load_in_4bit", &C::load_in_4bit, "true|false", "the model's linear weights in 4 bits").in(kApplyCommands).shown(),
       row("load_in_4bit", &C::load_in_4bit, "true|false", "merge into the values that the base has in 4 bits")

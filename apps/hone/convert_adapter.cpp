@@ -1,0 +1,48 @@
+// hone convert --adapter: an adapter directory written anew in PEFT's layout, compared on its base before it gets its name.
+#include <nlohmann/json.hpp>
+
+#include "commands.h"
+#include "console.h"
+#include "hone/base/error.h"
+#include "loaded_model.h"
+#include "model_comparison.h"
+
+namespace hone::app {
+
+int run_convert_adapter(const Arguments& arguments) {
+  const config::RunConfig& config = arguments.config;
+  if (arguments.given.count("gguf_type")) fail("--gguf_type is for models; with --adapter an adapter directory is written");
+  if (std::filesystem::path(config.output).extension() == ".gguf")
+    fail("--output {}: an adapter is written as a directory; to have it in a GGUF file, hone merge it and convert the result", config.output);
+  const train::Machine machine = train::apply_machine_options(config);
+  UncheckedOutput output(config.output);
+  const adapters::PeftAdapter files = adapters::read_peft(config.adapter);
+  const std::unique_ptr<model::ModelSource> source = model::open_model(config.model_name_or_path);
+  std::optional<TextModel> text;
+  if (source->tokenizer() != nullptr) text = make_text_model(*source->tokenizer(), config);
+  const auto prompts = comparison_prompts(text ? &*text : nullptr, source->config(), config.data);
+  const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
+  const std::string base_hash = source->content_hash();
+  const auto score = [&](const adapters::PeftAdapter& from, bool write) {
+    const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, base_hash, /*trainable=*/false);
+    if (write) adapters::save_adapter(*adapter, output.scratch());
+    return score_prompts(*model, &adapter->set, prompts);
+  };
+  const PromptScores before = score(files, true);
+  const adapters::PeftAdapter written = adapters::read_peft(output.scratch());
+  const ModelDifference found = difference(before, score(written, false));
+  require_close(found, config.max_dlogp, "the adapter as written", "Values in float32 are kept exactly: please report it.");
+  output.accept();
+  if (config.format == config::Format::json) {
+    const nlohmann::ordered_json json = {{"output", config.output},      {"form", "adapter"},      {"tensors", written.tensors.size()},
+                                         {"mean_dlogp", found.mean},     {"max_dlogp", found.max}, {"allowed_dlogp", config.max_dlogp},
+                                         {"top1_agreement", found.top1}, {"tokens", found.tokens}};
+    print_result(json.dump() + "\n");
+  } else {
+    print_result(fmt::format("{}: an adapter of {} tensors\ncompared with {}: {}; allowed {}\n", config.output, written.tensors.size(),
+                             config.adapter, describe(found), config.max_dlogp));
+  }
+  return static_cast<int>(Exit::ok);
+}
+
+}  // namespace hone::app
