@@ -244,6 +244,28 @@ TEST(GgufExport, QueryAndKeyRowsAreInterleavedInTheFile) {
   EXPECT_EQ(found, wanted);
 }
 
+// A matrix of several slices (of 2^20 elements) whose borders would cut a head of 48 rows in two.
+TEST(GgufExport, SlicesKeepHeadsWhole) {
+  const ScratchFolder scratch;
+  Exported exported("llama_q8");
+  ModelConfig& config = exported.model.config;
+  config.hidden_size = 1024, config.num_hidden_layers = 1, config.num_attention_heads = 32, config.num_key_value_heads = 1, config.head_dim = 48;
+  const auto rows_of = [](const std::string& name, int64_t begin, int64_t end, float* out) {
+    const int64_t width = name.ends_with("norm.weight") || name.ends_with(".bias") ? 1 : name.find("o_proj") != std::string::npos ? 1536 : 1024;
+    for (int64_t row = begin; row < end; ++row) out = std::fill_n(out, width, static_cast<float>(row));
+  };
+  config.intermediate_size = 1024;  // so that every other matrix is 1024 wide
+  exported.model.produce = rows_of;
+  exported.model.dtype = DType::f16;
+  save_gguf(scratch.path / "x.gguf", exported.model);
+  const auto again = open_model((scratch.path / "x.gguf").string());
+  std::vector<float> row(1024);
+  for (int64_t i = 0; i < 1536; ++i) {
+    again->load_rows("model.layers.0.self_attn.q_proj.weight", i, i + 1, row.data());
+    ASSERT_EQ(row, std::vector<float>(1024, static_cast<float>(i))) << i;
+  }
+}
+
 TEST(GgufExport, TheTokenizerStandsInTheMetadata) {
   const ScratchFolder scratch;
   Exported exported("llama");

@@ -52,7 +52,9 @@ TEST(TokenizerToGguf, SameIdsAfterTheRoundTrip) {
 }
 
 TEST(TokenizerToGguf, RolesTypesAndRowsWithoutAToken) {
-  const json root = golden_json("plain");
+  json root = golden_json("plain");
+  const int new_id = static_cast<int>(load(root).vocab_size());
+  root["added_tokens"].push_back({{"id", new_id}, {"content", "<<tool>>"}, {"special", false}});
   const Tokenizer plain = load(root);
   const Tokenizer tokenizer = plain.with_special_ids({.bos = 1, .eos = 0, .unk = -1, .pad = 2});
   const auto size = static_cast<size_t>(tokenizer.vocab_size());
