@@ -64,8 +64,10 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
 }
 
 void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter) {
-  (void)opened;
-  adapters::save_adapter(adapter, folder);
+  model::SavedModel saved;
+  saved.config = opened.source->config();
+  set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());
+  adapters::save_adapter(adapter, folder, {{"tokenizer.json", saved.tokenizer_json}, {"tokenizer_config.json", model::tokenizer_config_text(saved)}});
 }
 
 void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template) {

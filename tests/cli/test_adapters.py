@@ -99,6 +99,15 @@ class Adapters(unittest.TestCase):
         names = tensors(self.folder / "norms/model/adapter_model.safetensors")
         self.assertIn("base_model.model.model.layers.0.input_layernorm.weight", names)
 
+    def test_the_tokenizer_and_its_template_stand_beside_the_adapter(self):
+        self.run_hone("run", *SMALL, steps=1)
+        text = json.dumps({"text": "How many boxes? <|im_end|>"}) + "\n"
+        ids = [subprocess.run([str(HONE), "tokenize", "--model", str(folder)], input=text, env=self.env, capture_output=True, text=True, timeout=60).stdout
+               for folder in (MODEL, self.folder / "run/model")]
+        self.assertTrue(json.loads(ids[0])["ids"])
+        self.assertEqual(ids[0], ids[1])
+        self.assertTrue(json.loads((self.folder / "run/model/tokenizer_config.json").read_text())["chat_template"])
+
     def test_going_on_from_an_adapter(self):
         self.run_hone("first", *SMALL)
         loss = json.loads((self.folder / "first/metrics.jsonl").read_text().splitlines()[-1])["loss"]

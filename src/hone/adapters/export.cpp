@@ -61,7 +61,7 @@ const ops::Part* find_part(const ops::Parameter& p, const std::string& name) {
 
 }  // namespace
 
-void save_adapter(const Adapter& adapter, const std::filesystem::path& folder) {
+void save_adapter(const Adapter& adapter, const std::filesystem::path& folder, const std::map<std::string, std::string>& texts) {
   std::vector<model::TensorProducer> tensors;
   std::map<uint32_t, const ops::SidePath*> in_order;
   for (const auto& [weight, path] : adapter.set.paths) in_order[path->index] = path.get();
@@ -88,7 +88,7 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& folder) {
     config.r *= 2;
     config.init_lora_weights = InitLora::standard;
   }
-  write_peft(folder, config, adapter.base_hash, tensors, adapter.ranks);
+  write_peft(folder, config, adapter.base_hash, tensors, adapter.ranks, texts);
 }
 
 int64_t saved_bytes(const Adapter& adapter) {

@@ -50,8 +50,8 @@ bool is_identity(const Adapter& adapter);
 /// To be called after the values were changed: forgets what was derived from them.
 void updated(const Adapter& adapter);
 
-/// Writes the directory that PEFT loads.
-void save_adapter(const Adapter& adapter, const std::filesystem::path& folder);
+/// Writes the directory that PEFT loads; `texts` are further files by name (the tokenizer's).
+void save_adapter(const Adapter& adapter, const std::filesystem::path& folder, const std::map<std::string, std::string>& texts = {});
 /// Bytes that save_adapter writes, nearly.
 int64_t saved_bytes(const Adapter& adapter);
 

@@ -194,7 +194,7 @@ PeftAdapter read_peft(const fs::path& folder) {
 }
 
 void write_peft(const fs::path& folder, const LoraConfig& config, const std::string& base_hash, std::span<const model::TensorProducer> tensors,
-                const std::map<std::string, ModuleRank>& ranks) {
+                const std::map<std::string, ModuleRank>& ranks, const std::map<std::string, std::string>& texts) {
   std::map<std::string, ModuleRank> modules;
   std::vector<model::TensorProducer> named;
   for (const model::TensorProducer& tensor : tensors) {
@@ -215,6 +215,7 @@ void write_peft(const fs::path& folder, const LoraConfig& config, const std::str
   model::replace_folder(folder, "adapter_config.json", "adapter", [&](const fs::path& scratch) {
     model::write_text_file(scratch / "adapter_config.json", peft_config_text(config, modules));
     model::write_text_file(scratch / "hone_adapter.json", own.dump(2) + "\n");
+    for (const auto& [name, text] : texts) model::write_text_file(scratch / name, text);
     model::write_safetensors(scratch / "adapter_model.safetensors", named, model::DType::f32);
   });
 }

@@ -39,8 +39,10 @@ PeftAdapter read_peft(const std::filesystem::path& folder);
 /// Writes the directory, atomically (temporary folder beside it, synced, renamed); an existing adapter folder is replaced. `tensors` have plain
 /// names as in PeftAdapter, are written in float32 and get PEFT's prefix "base_model.model.". A module's rank is that of its lora_A and its alpha
 /// config.lora_alpha, unless `ranks` has other ones for it (as read_peft gave them); rank_pattern and alpha_pattern say where they differ from the
-/// configuration. The tensors belong to the unchanged base: PiSSA's difference to its start is what the caller gives (rank 2 r, alpha doubled).
+/// configuration. `texts` are further files by name (the tokenizer's). The tensors belong to the unchanged base: PiSSA's difference to its start is
+/// what the caller gives (rank 2 r, alpha doubled).
 void write_peft(const std::filesystem::path& folder, const LoraConfig& config, const std::string& base_hash,
-                std::span<const model::TensorProducer> tensors, const std::map<std::string, ModuleRank>& ranks = {});
+                std::span<const model::TensorProducer> tensors, const std::map<std::string, ModuleRank>& ranks = {},
+                const std::map<std::string, std::string>& texts = {});
 
 }  // namespace hone::adapters

@@ -31,7 +31,7 @@ struct SavedModel {
 /// UserError (exit 4) when the disk is full; what stood there before is then untouched.
 void save_model(const std::filesystem::path& folder, const SavedModel& model);
 
-/// The tokenizer_config.json that save_model writes (exposed for tests).
+/// The tokenizer_config.json that save_model writes, and that stands beside an adapter.
 std::string tokenizer_config_text(const SavedModel& model);
 
 /// Bytes that save_model will write for the weights, for the check of disk space before a run.
