@@ -6,28 +6,18 @@ usage: test_adapters.py HONE
 """
 import hashlib
 import json
-import os
 import pathlib
-import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-HONE = pathlib.Path(sys.argv.pop(1)).resolve()
+from sft_case import GOLDEN, HONE, MODEL, ROWS, SftCase
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-GOLDEN = ROOT / "tests" / "golden"
-MODEL, ROWS = GOLDEN / "models" / "chat", GOLDEN / "trl_sft" / "messages.jsonl"
 DEFAULT_MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.gguf"
-TIMES = {"step_time", "tokens_per_second", "eval_runtime", "peak_memory_mib"}
 SMALL = ("--use_peft", "--lora_r", 4)
-
-
-def exact(line):
-    return {k: v for k, v in json.loads(line).items() if k not in TIMES and not k.startswith("memory_mib/")}
 
 
 def tensors(path):
@@ -38,30 +28,9 @@ def tensors(path):
     return {name: blob[8 + size + a["data_offsets"][0] : 8 + size + a["data_offsets"][1]] for name, a in header.items() if name != "__metadata__"}
 
 
-class Adapters(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-cli-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.env = dict(os.environ, HONE_CACHE=str(self.folder / "cache"))
-
-    def command(self, run, *more, steps=5, model=MODEL, data=ROWS):
-        return [str(HONE), "sft", "--model", str(model), "--data", str(data), "--output_dir", str(self.folder / run), "--max_steps", str(steps),
-                "--batch_size", "4", "--logging_steps", "1", "--learning_rate", "5e-3", *map(str, more)]
-
-    def run_hone(self, run, *more, code=0, **kwargs):
-        done = subprocess.run(self.command(run, *more, **kwargs), env=self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-        self.assertEqual(done.returncode, code, done.stderr)
-        return done
-
-    def result(self, run):
-        folder = self.folder / run
-        metrics = [exact(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return tensors(folder / "model" / "adapter_model.safetensors"), metrics
-
-    def assert_same(self, a, b):
-        (weights_a, metrics_a), (weights_b, metrics_b) = self.result(a), self.result(b)
-        self.assertEqual(metrics_a, metrics_b)
-        self.assertTrue(weights_a == weights_b, f"the adapters of {a} and {b} differ")
+class Adapters(SftCase):
+    def weights(self, run):
+        return tensors(self.folder / run / "model" / "adapter_model.safetensors")
 
     def test_resume_after_kill_has_the_same_bits(self):
         for kind in ((*SMALL, "--lora_dropout", 0.1), ("--load_in_4bit", "--lora_r", 4, "--optim", "adamw_8bit"), (*SMALL, "--use_dora"),

@@ -4,53 +4,18 @@
 usage: test_training.py HONE
 """
 import json
-import os
 import pathlib
 import random
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-HONE = pathlib.Path(sys.argv.pop(1)).resolve()
-GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
-MODEL, ROWS = GOLDEN / "models" / "chat", GOLDEN / "trl_sft" / "messages.jsonl"
-TIMES = {"step_time", "tokens_per_second", "eval_runtime", "peak_memory_mib"}
+from sft_case import HONE, MODEL, ROWS, SftCase
 
 
-def exact(line):
-    """A metrics line without times and memory."""
-    return {k: v for k, v in json.loads(line).items() if k not in TIMES and not k.startswith("memory_mib/")}
-
-
-class Training(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-cli-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.env = dict(os.environ, HONE_CACHE=str(self.folder / "cache"))
-
-    def command(self, run, *more, steps=5, data=ROWS):
-        return [str(HONE), "sft", "--model", str(MODEL), "--data", str(data), "--output_dir", str(self.folder / run), "--max_steps", str(steps),
-                "--batch_size", "4", "--logging_steps", "1", "--learning_rate", "5e-3", *map(str, more)]
-
-    def run_hone(self, run, *more, code=0, **kwargs):
-        done = subprocess.run(self.command(run, *more, **kwargs), env=self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-        self.assertEqual(done.returncode, code, done.stderr)
-        return done
-
-    def result(self, run):
-        folder = self.folder / run
-        metrics = [exact(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return (folder / "model" / "model.safetensors").read_bytes(), metrics
-
-    def assert_same(self, a, b):
-        (weights_a, metrics_a), (weights_b, metrics_b) = self.result(a), self.result(b)
-        self.assertEqual(metrics_a, metrics_b)
-        self.assertTrue(weights_a == weights_b, f"the weights of {a} and {b} differ")
-
+class Training(SftCase):
     def test_same_bits_for_budget_threads_and_isa(self):
         self.run_hone("base", "--threads", 2, "--micro_batch_tokens", 4096, "--eval_file", ROWS, "--eval_steps", 2)
         self.run_hone("budget", "--threads", 2, "--micro_batch_tokens", 256, "--eval_file", ROWS, "--eval_steps", 2)
