@@ -14,14 +14,14 @@ namespace {
 class PoisonedSft : public methods::Sft {
  public:
   PoisonedSft(methods::Sft sft, int first_bad, int last_bad) : methods::Sft(std::move(sft)), first_bad_(first_bad), last_bad_(last_bad) {}
-  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, double count) const override {
-    auto cotangent = methods::Sft::known_cotangent(batch, count);
+  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const methods::StepInputs& step) const override {
+    auto cotangent = methods::Sft::known_cotangent(batch, step);
     ++calls_;
     if (bad()) cotangent->fill_(std::numeric_limits<float>::quiet_NaN());
     return cotangent;
   }
-  methods::MethodOutput evaluate(const ops::TokenLogprobs& logprobs, const ops::BatchTensors& batch, double count) const override {
-    methods::MethodOutput out = methods::Sft::evaluate(logprobs, batch, count);
+  methods::MethodOutput evaluate(const methods::Forward& forward, const methods::StepInputs& step) const override {
+    methods::MethodOutput out = methods::Sft::evaluate(forward, step);
     // the loss is poisoned without a graph: the backward would compare cotangents
     if (bad()) out.losses[0].values = at::full_like(out.losses[0].values.detach(), std::numeric_limits<double>::infinity());
     return out;

@@ -122,6 +122,31 @@ struct ConvertOptions {
   double max_dlogp = 5e-3;                   // nats, of any token; where none is given, a form that rounds has a bound of its own
 };
 
+enum class FDivergence { reverse_kl, forward_kl, js_divergence, alpha_divergence };
+
+/// Learning from pairs, and from completions labelled good or bad (dpo, kto, orpo, simpo, reward). TRL 1.16's names and defaults.
+struct PreferenceOptions {
+  std::vector<std::string> loss_type;  // dpo: sigmoid; kto: kto; simpo: simpo
+  std::vector<double> loss_weights;    // one for each loss_type; empty: all 1
+  double beta = 0.1;
+  double label_smoothing = 0.0;
+  FDivergence f_divergence_type = FDivergence::reverse_kl;
+  double f_alpha_divergence_coef = 0.5;
+  std::optional<double> ld_alpha;  // weight of the tokens behind the shorter completion's length (LD-DPO); empty: 1
+  bool use_weighting = false;      // WPO
+  double discopop_tau = 0.05;
+  bool sync_ref_model = false;  // TR-DPO
+  double ref_model_mixup_alpha = 0.6;
+  int64_t ref_model_sync_steps = 512;
+  double desirable_weight = 1.0;            // kto
+  double undesirable_weight = 1.0;          // kto
+  double cpo_alpha = 0.0;                   // simpo; ours: 0 (SimPO itself), CPOConfig 1
+  double simpo_gamma = 0.5;                 // simpo
+  double alphapo_alpha = 0.0;               // simpo with loss_type alphapo
+  double center_rewards_coefficient = 0.0;  // reward
+  double max_chosen_drop = 2.0;             // guard: nats a token that the mean chosen log-probability may fall below the reference's; 0: off. Ours
+};
+
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
 struct RunConfig : ModelOptions,
                    MachineOptions,
@@ -131,7 +156,8 @@ struct RunConfig : ModelOptions,
                    LoopOptions,
                    FilterOptions,
                    SampleOptions,
-                   ConvertOptions {
+                   ConvertOptions,
+                   PreferenceOptions {
   int64_t seed = 42;
 };
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hone/batch/packed_batch.h"
+#include "hone/methods/reference.h"
 #include "hone/ops/ops.h"
 
 namespace hone::methods {
@@ -31,11 +32,33 @@ struct MethodOutput {
   std::vector<Term> metrics;  // no gradient
 };
 
-/// A method over a data set that it was given: rows are named by index.
+/// What a method reads of the forward of its sequences.
+enum class Reads { logprobs, scores };
+
+/// The forward of consecutive rows of one step. In a first pass: of all of them, with only the index tensors of the predictions.
+struct Forward {
+  ops::TokenLogprobs logprobs;       // of every prediction; undefined with Reads::scores
+  at::Tensor scores;                 // (S) float32, differentiable: the reward head at score_at; undefined with Reads::logprobs
+  at::Tensor sequence_ids, weights;  // (N) of the predictions
+  int64_t num_sequences = 0;         // S
+  std::span<const int64_t> rows;     // of the method, in the order of the batch
+  int64_t first = 0;                 // rows[0] is number `first` of the step
+};
+
+/// What the rows of one step have in common, the same for each of its micro-batches.
+struct StepInputs {
+  std::vector<double> counts;  // Method::counts of all rows of the step
+  at::Tensor shared;           // what Method::first_pass made; undefined where the scope is not `step`
+};
+
+/// A method over a data set that it was given: rows are named by index. One row may be several sequences (a pair is two).
 class Method {
  public:
   virtual ~Method() = default;
   virtual Scope scope() const = 0;
+  virtual Reads reads() const { return Reads::logprobs; }
+  /// Whether evaluate reads log_sum_p2 and mean_logit.
+  virtual bool statistics() const { return false; }
   virtual int64_t num_rows() const = 0;
   /// Packed tokens that a row takes.
   virtual int64_t row_tokens(int64_t row) const = 0;
@@ -43,11 +66,29 @@ class Method {
   virtual int64_t input_tokens(int64_t row) const = 0;
   /// Appends the row to the batch.
   virtual void append(batch::PackedBatch& batch, int64_t row) const = 0;
-  /// The normaliser of the rows of one step.
-  virtual double count(std::span<const int64_t> rows) const = 0;
+  /// The normalisers of these rows; [0] is that of the first loss term.
+  virtual std::vector<double> counts(std::span<const int64_t> rows) const = 0;
   /// dL/dlogprob (N) where it is known before the forward; else empty.
-  virtual std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, double count) const = 0;
-  virtual MethodOutput evaluate(const ops::TokenLogprobs& logprobs, const ops::BatchTensors& batch, double count) const = 0;
+  virtual std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const {
+    (void)batch, (void)step;
+    return std::nullopt;
+  }
+  virtual MethodOutput evaluate(const Forward& forward, const StepInputs& step) const = 0;
+
+  /// Where the reference's log-probabilities go, of a method that is measured against one; else null. They are there before evaluate.
+  virtual ReferenceLogprobs* reference() { return nullptr; }
+  /// What the reference scores of a row.
+  virtual void append_reference(batch::PackedBatch& batch, int64_t row) const { append(batch, row); }
+  virtual int64_t reference_tokens(int64_t row) const { return row_tokens(row); }
+
+  /// Scope `step` only. What the first pass, without gradient, scores of a row (the row itself, or what its loss is measured against).
+  virtual void append_first(batch::PackedBatch& batch, int64_t row) const { append(batch, row); }
+  virtual int64_t first_tokens(int64_t row) const { return row_tokens(row); }
+  /// From the first pass over all rows of the step to what every row's loss must know of the others: a constant to the backward.
+  virtual at::Tensor first_pass(const Forward& all) const {
+    (void)all;
+    return {};
+  }
 };
 
 }  // namespace hone::methods

@@ -9,25 +9,25 @@ void Sft::append(batch::PackedBatch& batch, int64_t row) const {
   batch::append_document(batch, r.ids.data(), r.weights.data(), static_cast<int64_t>(r.ids.size()));
 }
 
-double Sft::count(std::span<const int64_t> rows) const {
+std::vector<double> Sft::counts(std::span<const int64_t> rows) const {
   double total = 0;
   for (int64_t row : rows)
     for (size_t i = 1; i < rows_[row].weights.size(); ++i) total += rows_[row].weights[i];  // the first token is predicted from nothing
-  return total;
+  return {total};
 }
 
-std::optional<at::Tensor> Sft::known_cotangent(const ops::BatchTensors& batch, double count) const {
+std::optional<at::Tensor> Sft::known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const {
   // The same roundings as the backward of evaluate below: 1/count to float32, times the weight, negated.
-  return batch.weights * static_cast<float>(1.0 / count) * -1.0f;
+  return batch.weights * static_cast<float>(1.0 / step.counts[0]) * -1.0f;
 }
 
-MethodOutput Sft::evaluate(const ops::TokenLogprobs& logprobs, const ops::BatchTensors& batch, double count) const {
-  const auto per_sequence = [&](const at::Tensor& values) { return ops::sequence_sum(values, batch.sequence_ids, batch.num_sequences); };
-  const at::Tensor trained = (batch.weights != 0).to(at::kFloat);
+MethodOutput Sft::evaluate(const Forward& forward, const StepInputs& step) const {
+  const auto per_sequence = [&](const at::Tensor& values) { return ops::sequence_sum(values, forward.sequence_ids, forward.num_sequences); };
+  const at::Tensor trained = (forward.weights != 0).to(at::kFloat);
   MethodOutput out;
-  out.losses.push_back({"loss", per_sequence(logprobs.logprobs * batch.weights * -1.0f), count});
-  out.metrics.push_back({"mean_token_accuracy", per_sequence(logprobs.hits.to(at::kFloat) * trained), count});
-  out.metrics.push_back({"entropy", per_sequence(logprobs.entropy.detach() * trained), count});
+  out.losses.push_back({"loss", per_sequence(forward.logprobs.logprobs * forward.weights * -1.0f), step.counts[0]});
+  out.metrics.push_back({"mean_token_accuracy", per_sequence(forward.logprobs.hits.to(at::kFloat) * trained), step.counts[0]});
+  out.metrics.push_back({"entropy", per_sequence(forward.logprobs.entropy.detach() * trained), step.counts[0]});
   return out;
 }
 

@@ -7,7 +7,7 @@
 //
 //   log p(y_n | y_<n) = logprobs[n]   temperature 1, natural logarithm
 //   w_n = batch.weights[n]            1 on trained tokens, 0 elsewhere
-//   W = count                         the sum of w over all rows of the optimizer step (not of a micro-batch)
+//   W = counts[0]                         the sum of w over all rows of the optimizer step (not of a micro-batch)
 //
 // Metrics: mean_token_accuracy (share of trained tokens that are the most likely token) and entropy (mean entropy of the prediction at
 // trained tokens, nats), both over the same tokens as the loss and normalised by their number.
@@ -27,9 +27,9 @@ class Sft : public Method {
   int64_t row_tokens(int64_t row) const override { return static_cast<int64_t>(rows_[row].ids.size()); }
   int64_t input_tokens(int64_t row) const override { return row_tokens(row); }
   void append(batch::PackedBatch& batch, int64_t row) const override;
-  double count(std::span<const int64_t> rows) const override;
-  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, double count) const override;
-  MethodOutput evaluate(const ops::TokenLogprobs& logprobs, const ops::BatchTensors& batch, double count) const override;
+  std::vector<double> counts(std::span<const int64_t> rows) const override;
+  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const override;
+  MethodOutput evaluate(const Forward& forward, const StepInputs& step) const override;
   const data::TokenRow& row(int64_t index) const { return rows_[index]; }
 
  private:

@@ -30,6 +30,7 @@ std::vector<ops::Parameter*> Model::parameters() {
       if (p->defined()) all.push_back(p);
   all.push_back(&norm);
   if (lm_head.defined()) all.push_back(&lm_head);
+  if (score.defined()) all.push_back(&score);
   return all;
 }
 
@@ -49,6 +50,12 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
     x = options.checkpointing ? ops::checkpointed(x, layer) : layer(x);
   }
   return ops::rms_norm(x, ops::resolve(adapters, model.norm), model.config.rms_norm_eps);
+}
+
+Tensor sequence_scores(Model& model, const ops::AdapterSet* adapters, const Tensor& hidden, const ops::BatchTensors& batch) {
+  ops::Parameter& head = adapters && adapters->score ? *adapters->score : model.score;
+  check(head.defined(), "sequence_scores: neither the model nor the adapter has a reward head");
+  return ops::linear(hidden.index_select(0, batch.score_at), head, nullptr, nullptr).squeeze(1);
 }
 
 KvCache make_kv_cache(const Model& model, int64_t capacity) {

@@ -34,6 +34,7 @@ struct Model {
   std::deque<Block> blocks;  // stable addresses: the autograd graph points at parameters
   ops::Parameter norm;       // (D)
   ops::Parameter lm_head;    // (V, D); undefined where the head is tied to the embedding
+  ops::Parameter score;      // (1, D) the head of a reward model; undefined in a language model
 
   ops::Parameter& head(const ops::AdapterSet* adapters = nullptr) {
     if (adapters && adapters->head) return *adapters->head;
@@ -68,6 +69,9 @@ struct ForwardOptions {
 
 /// Hidden states (T, D) after the final norm. `adapters` may be null: the base model. The batch must outlive the backward.
 at::Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTensors& batch, const ForwardOptions& options);
+
+/// Scores (S) of the batch's sequences: the reward head (of `adapters` if they have one) on hidden (T, D) at score_at; differentiable.
+at::Tensor sequence_scores(Model& model, const ops::AdapterSet* adapters, const at::Tensor& hidden, const ops::BatchTensors& batch);
 
 /// KV cache of one sequence, all layers.
 struct KvCache {

@@ -46,6 +46,7 @@ struct AdapterSet {
   std::unordered_map<const Parameter*, std::unique_ptr<SidePath>> paths;          // by the base's weight
   std::unordered_map<const Parameter*, std::unique_ptr<Parameter>> replacements;  // modules_to_save: norms, untied embedding
   std::unique_ptr<Parameter> embedding, head;                                     // modules_to_save: stand-ins of embed_tokens, lm_head
+  std::unique_ptr<Parameter> score;                                               // modules_to_save: the reward head (1, D)
   at::Tensor anchor;    // scalar that requires grad: the graph begins at the lowest side path; undefined for a frozen set
   SideDropout dropout;  // p = 0: none (evaluation, and every technique but SFT)
 

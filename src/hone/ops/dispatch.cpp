@@ -78,9 +78,11 @@ bool fast_path(Backend backend) { return backend == Backend::kernels; }
 BatchTensors make_batch_tensors(const batch::PackedBatch& b, const at::Device& device) {
   batch::validate(b);
   const auto longs = [&](const std::vector<int64_t>& v) { return at::tensor(v, at::kLong).to(device); };
-  return {longs(b.token_ids), longs(b.positions),    longs(b.predict_from),
-          longs(b.targets),   longs(b.sequence_ids), at::tensor(b.weights, at::kFloat).to(device),
-          b.segments,         b.num_sequences};
+  return {longs(b.token_ids),    longs(b.positions),
+          longs(b.predict_from), longs(b.targets),
+          longs(b.sequence_ids), at::tensor(b.weights, at::kFloat).to(device),
+          longs(b.score_at),     b.segments,
+          b.num_sequences};
 }
 
 at::Tensor embedding(Parameter& table, const at::Tensor& ids, const at::Tensor& anchor) {

@@ -31,6 +31,7 @@ struct BatchTensors {
   at::Tensor token_ids, positions;                 // (T) int64
   at::Tensor predict_from, targets, sequence_ids;  // (N) int64
   at::Tensor weights;                              // (N) float32
+  at::Tensor score_at;                             // (S) int64
   std::vector<batch::Segment> segments;
   int64_t num_sequences = 0;
 };

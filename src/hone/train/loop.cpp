@@ -357,7 +357,7 @@ void add_interval(Json& out, const std::string& name, double ratio, const method
   double count = 0, squares = 0;
   for (size_t i = 0; i < values.size(); ++i) {
     const int64_t row[] = {static_cast<int64_t>(i)};
-    const double c = method.count(row);
+    const double c = method.counts(row)[0];
     count += c;
     squares += (values[i] - ratio * c) * (values[i] - ratio * c);
   }

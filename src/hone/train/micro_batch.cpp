@@ -46,10 +46,59 @@ void add_token_keys(std::vector<uint64_t>& keys, int64_t row, int64_t num_tokens
     keys.push_back(static_cast<uint64_t>(row) << 32 | place);
 }
 
+// The forward of a packed batch, as the method reads it.
+methods::Forward forward_of(model::Model& model, const methods::Method& method, const ops::BatchTensors& tensors, const PassOptions& options,
+                            const std::optional<at::Tensor>& known_cotangent) {
+  const at::Tensor hidden = model::decoder(model, options.adapters, tensors, {options.training, options.checkpointing});
+  methods::Forward forward;
+  forward.sequence_ids = tensors.sequence_ids;
+  forward.weights = tensors.weights;
+  forward.num_sequences = tensors.num_sequences;
+  if (method.reads() == methods::Reads::scores)
+    forward.scores = model::sequence_scores(model, options.adapters, hidden, tensors);
+  else
+    forward.logprobs = ops::token_logprobs(hidden, model.head(options.adapters), tensors, {1.0, method.statistics(), known_cotangent});
+  return forward;
+}
+
+at::Tensor joined(const std::vector<at::Tensor>& parts) { return parts.empty() || !parts[0].defined() ? at::Tensor() : at::cat(parts); }
+
+// Scores everything that the losses of the step must know beforehand, without gradient, and hands it to the method at once.
+at::Tensor first_pass(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options) {
+  at::AutoGradMode no_grad(false);
+  const PassOptions frozen = {options.micro_batch_tokens, false, false, options.adapters};
+  std::vector<int64_t> lengths;
+  for (int64_t row : rows) lengths.push_back(method.first_tokens(row));
+  model::ensure_positions(model, *std::max_element(lengths.begin(), lengths.end()));
+  methods::Forward all;
+  all.rows = rows;
+  std::vector<at::Tensor> logprobs, entropy, log_sum_p2, mean_logit, hits, scores, ids, weights;
+  int64_t begin = 0;
+  for (int64_t end : batch::plan_micro_batches(lengths, options.micro_batch_tokens)) {
+    batch::PackedBatch packed;
+    for (; begin < end; ++begin) method.append_first(packed, rows[begin]);
+    const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
+    const methods::Forward part = forward_of(model, method, tensors, frozen, std::nullopt);
+    logprobs.push_back(part.logprobs.logprobs);
+    entropy.push_back(part.logprobs.entropy);
+    log_sum_p2.push_back(part.logprobs.log_sum_p2);
+    mean_logit.push_back(part.logprobs.mean_logit);
+    hits.push_back(part.logprobs.hits);
+    scores.push_back(part.scores);
+    ids.push_back(part.sequence_ids + all.num_sequences);
+    weights.push_back(part.weights);
+    all.num_sequences += part.num_sequences;
+  }
+  all.logprobs = {joined(logprobs), joined(entropy), joined(log_sum_p2), joined(mean_logit), joined(hits)};
+  all.scores = joined(scores);
+  all.sequence_ids = joined(ids);
+  all.weights = joined(weights);
+  return method.first_pass(all);
+}
+
 }  // namespace
 
 StepSums run_rows(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options) {
-  check(method.scope() != methods::Scope::step, "losses of scope step need a first pass without gradient");
   std::vector<int64_t> lengths;
   int64_t longest = 1;
   StepSums sums;
@@ -59,7 +108,8 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
     sums.tokens += method.input_tokens(row);
   }
   model::ensure_positions(model, longest);
-  const double count = method.count(rows);
+  methods::StepInputs step{method.counts(rows), {}};
+  if (method.scope() == methods::Scope::step) step.shared = first_pass(model, method, rows, options);
   std::vector<Running> losses, metrics;
   int64_t begin = 0;
   for (int64_t end : batch::plan_micro_batches(lengths, options.micro_batch_tokens)) {
@@ -73,15 +123,14 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
       options.adapters->dropout.training = options.training;
       options.adapters->dropout.token_keys = std::move(token_keys);
     }
-    begin = end;
     sums.largest_micro_batch = std::max(sums.largest_micro_batch, packed.num_tokens());
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     at::AutoGradMode grad(options.training);
-    const at::Tensor hidden = model::decoder(model, options.adapters, tensors, {options.training, options.checkpointing});
-    ops::LogprobOptions logprob_options;
-    if (options.training) logprob_options.known_cotangent = method.known_cotangent(tensors, count);
-    const ops::TokenLogprobs logprobs = ops::token_logprobs(hidden, model.head(options.adapters), tensors, logprob_options);
-    const methods::MethodOutput out = method.evaluate(logprobs, tensors, count);
+    methods::Forward forward = forward_of(model, method, tensors, options, options.training ? method.known_cotangent(tensors, step) : std::nullopt);
+    forward.rows = rows.subspan(begin, end - begin);
+    forward.first = begin;
+    begin = end;
+    const methods::MethodOutput out = method.evaluate(forward, step);
     accumulate(losses, out.losses);
     accumulate(metrics, out.metrics);
     if (options.training) backward(out.losses);
@@ -90,6 +139,7 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
   for (const Running& l : losses) sums.loss += l.sum / l.count;
   if (!losses.empty()) sums.row_loss = std::move(losses[0].values);
   for (Running& m : metrics) {
+    if (!(m.count > 0)) continue;  // nothing of that kind in this step
     sums.metrics.emplace_back(m.name, m.sum / m.count);
     sums.row_metrics.push_back(std::move(m.values));
   }
