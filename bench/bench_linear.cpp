@@ -5,8 +5,8 @@
 //
 // "decode" is the forward product with the weights of up to 30 layers in turn (the rival keeps one), so that they come from memory as they do
 // in decoding.
-// Each figure is the median over at least 5 runs and S seconds. Our own and the rival's runs are taken in alternating short bursts, with a
-// pause between, so that neither the other's spinning threads nor a slow moment of the host favours one of them.
+// Each figure is the median over at least 8 runs and S seconds. Our own and the rival's runs are taken in alternating short bursts. OpenMP's
+// threads go on spinning for some milliseconds after the rival's last product: the pause between bursts lets them go to sleep first.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
@@ -50,13 +50,13 @@ double seconds_of(const std::function<void()>& run) {
 /// Median seconds of every candidate, taken in alternating bursts.
 std::vector<double> medians(const std::vector<std::function<void()>>& candidates, double seconds) {
   std::vector<std::vector<double>> times(candidates.size());
-  constexpr int bursts = 4;
+  constexpr int bursts = 8;
   for (int burst = 0; burst < bursts; burst++)
     for (size_t i = 0; i < candidates.size(); i++) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
       candidates[i]();
       double spent = 0;
-      for (int run = 0; run < 2 || (spent < seconds / bursts && run < 1000); run++) {
+      for (int run = 0; run < 1 || (spent < seconds / bursts && run < 1000); run++) {
         times[i].push_back(seconds_of(candidates[i]));
         spent += times[i].back();
       }
@@ -186,6 +186,7 @@ std::string processor() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);  // huge pages for both sides, as in the program (ops/dispatch.cpp)
   const Options o = parse(argc, argv);
   hone::set_threads(o.threads);
   at::set_num_threads(o.threads);

@@ -10,6 +10,8 @@
 // No libm function is used: exp, log, sin, cos, pow are hone's own polynomials (the same operations on every instruction set).
 #include <cstdint>
 
+#include "hone/kernels/side_product.h"
+
 namespace hone::kernels {
 
 // ---- instruction set (isa.cpp) ---------------------------------------------------------------------------------------------------
@@ -36,12 +38,13 @@ void transpose_panels(const float* panels, int64_t N, int64_t K, float* out);
 
 // ---- linear (linear.cpp) ---------------------------------------------------------------------------------------------------------
 /// y[m][n] = bias[n] + chain over k of x[m][k] * w[n][k] (the bias is added last; bias may be null). ldx, ldy: row strides in floats.
-/// go_on: the chains go on from the stored y, else from +0: two calls with the columns of one x give its bits.
+/// go_on: the chains go on from the stored y, else from +0: two calls with the columns of one x give its bits. sides come after K; then bias
+/// is null.
 void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
-                    bool go_on = false);
+                    bool go_on = false, SideProducts sides = {});
 /// dx[m][k] = chain over n of dy[m][n] * w[n][k]. The panels are transposed on the way, a cache's worth at a time. go_on: from the stored dx.
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,
-                           bool go_on = false);
+                           bool go_on = false, SideProducts sides = {});
 /// The same bits. scratch: panel_floats(K, N) floats, holds the transposed panels afterwards.
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,
                            float* scratch);

@@ -54,9 +54,9 @@ void unpack_quant_panels(const QuantPanels& panels, int64_t row_begin, int64_t r
 /// linear_forward and linear_backward_input (kernels.h) with a 4-bit weight: the same bits as with its dequantised panels.
 /// Many rows: slices are dequantised once into L2. Few rows (decoding): dequantised in registers, nothing is written.
 void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
-                         int64_t ldy, bool go_on = false);
+                         int64_t ldy, bool go_on = false, SideProducts sides = {});
 void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
-                                bool go_on = false);
+                                bool go_on = false, SideProducts sides = {});
 
 // ---- 8-bit AdamW -------------------------------------------------------------------------------------------------------------------
 /// One AdamW step whose moments are kept as 8-bit codes of the dynamic maps with an absmax for every 256 elements, counted from the start of

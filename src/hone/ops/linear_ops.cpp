@@ -20,20 +20,23 @@ float* out(Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 kernels::QuantPanels quant_panels(const Parameter& w) { return {w.codes.const_data_ptr<uint8_t>(), data(w.scales), w.quant}; }
 
-// The base's products. Parameters outlive the graph: the model and the adapters own them.
-void product(const Tensor& x, const Parameter& w, const Parameter* bias, Tensor& y) {
+// The base's products, and what goes on from their chains. Parameters outlive the graph: the model and the adapters own them.
+using Sides = std::vector<kernels::SideProduct>;
+kernels::SideProducts view(const Sides& sides) { return {sides.data(), static_cast<int64_t>(sides.size())}; }
+
+void product(const Tensor& x, const Parameter& w, const Parameter* bias, const Sides& sides, Tensor& y) {
   const float* b = bias ? data(bias->value) : nullptr;
   if (w.is_quantised())
-    kernels::linear_forward_4bit(data(x), w.cols, x.size(0), w.cols, quant_panels(w), w.rows, b, out(y), w.rows);
+    kernels::linear_forward_4bit(data(x), w.cols, x.size(0), w.cols, quant_panels(w), w.rows, b, out(y), w.rows, false, view(sides));
   else
-    kernels::linear_forward(data(x), w.cols, x.size(0), w.cols, data(w.value), w.rows, b, out(y), w.rows);
+    kernels::linear_forward(data(x), w.cols, x.size(0), w.cols, data(w.value), w.rows, b, out(y), w.rows, false, view(sides));
 }
 
-void product_backward(const Tensor& dy, const Parameter& w, Tensor& dx) {
+void product_backward(const Tensor& dy, const Parameter& w, const Sides& sides, Tensor& dx) {
   if (w.is_quantised())
-    kernels::linear_backward_input_4bit(data(dy), w.rows, dy.size(0), w.rows, quant_panels(w), w.cols, out(dx), w.cols);
+    kernels::linear_backward_input_4bit(data(dy), w.rows, dy.size(0), w.rows, quant_panels(w), w.cols, out(dx), w.cols, false, view(sides));
   else
-    kernels::linear_backward_input(data(dy), w.rows, dy.size(0), w.rows, data(w.value), w.cols, out(dx), w.cols);
+    kernels::linear_backward_input(data(dy), w.rows, dy.size(0), w.rows, data(w.value), w.cols, out(dx), w.cols, false, view(sides));
 }
 
 struct Call : torch::CustomClassHolder {
@@ -75,11 +78,11 @@ Tensor low_rank(const Call& call, const Tensor& x) {
   return h;
 }
 
-// y goes on from the base's accumulator over r.
-void add_side(const SidePath& side, const Tensor& h, Tensor& y) {
-  for (const SideTarget& t : side.targets)
-    kernels::linear_forward(data(h) + t.a_begin, h.size(1), h.size(0), t.r, data(t.b.value), t.rows, nullptr, out(y) + t.row_begin, y.size(1),
-                            /*go_on=*/true);
+// What y goes on by from the base's accumulator: B over r.
+Sides forward_sides(const SidePath& side, const Tensor& h) {
+  Sides sides;
+  for (const SideTarget& t : side.targets) sides.push_back({data(h) + t.a_begin, h.size(1), t.r, data(t.b.value), t.row_begin, t.rows});
+  return sides;
 }
 
 // DoRA: the factor of every output, magnitude / weight_norm (1 for outputs without a target).
@@ -103,33 +106,46 @@ Tensor magnitude_backward(const Call& call, const Tensor& dy, const Tensor& u) {
   return dy * output_factor(*call.weight, *call.side).view({1, N});
 }
 
-// Gradients of A and B, and dx (where wanted) going on from the base's dX. x: the linear's input; h: scaling * x A^T of the forward.
-void side_backward(const Call& call, const Tensor& dy, const Tensor& x, const Tensor& h, Tensor* dx) {
-  const SidePath& side = *call.side;
-  const int64_t M = dy.size(0), N = dy.size(1), K = side.a.cols, R = side.a.rows;
+// dh (M, R), the gradient of the scaled x A^T; B's gradients go on. h is that of the forward.
+Tensor low_rank_backward(const Call& call, const Tensor& dy, const Tensor& h) {
+  const int64_t M = dy.size(0), N = dy.size(1), R = call.side->a.rows;
   Tensor dh = at::empty({M, R}, dy.options());
-  for (const SideTarget& t : side.targets) {
+  for (const SideTarget& t : call.side->targets) {
     const float* d = data(dy) + t.row_begin;
     kernels::linear_backward_input(d, N, M, t.rows, data(t.b.value), t.r, out(dh) + t.a_begin, R);
     if (call.train_side)
       kernels::linear_backward_weight(d, N, M, t.rows, data(h) + t.a_begin, R, t.r, const_cast<Tensor&>(t.b.grad).mutable_data_ptr<float>());
     dh.slice(1, t.a_begin, t.a_begin + t.r).mul_(t.scaling);
   }
-  float* da = call.train_side ? const_cast<Tensor&>(side.a.grad).mutable_data_ptr<float>() : nullptr;
-  if (!call.dropout) {
-    if (da) kernels::linear_backward_weight(data(dh), R, M, R, data(x), K, K, da);
-    if (dx) kernels::linear_backward_input(data(dh), R, M, R, data(side.a.value), K, out(*dx), K, /*go_on=*/true);
-    return;
-  }
-  for (size_t i = 0; i < side.targets.size(); ++i) {
-    const SideTarget& t = side.targets[i];
-    Tensor own = at::zeros_like(dh);
-    own.slice(1, t.a_begin, t.a_begin + t.r).copy_(dh.slice(1, t.a_begin, t.a_begin + t.r));
-    if (da) kernels::linear_backward_weight(data(own), R, M, R, data(dropped(call, i, x)), K, K, da);
-    if (!dx) continue;
-    Tensor part = at::empty({M, K}, dy.options());
-    kernels::linear_backward_input(data(own), R, M, R, data(side.a.value), K, out(part), K);
-    kernels::add(data(*dx), data(dropped(call, i, part)), M * K, out(*dx));
+  return dh;
+}
+
+// The columns of one target, zeros elsewhere.
+Tensor columns_of(const SideTarget& t, const Tensor& dh) {
+  Tensor own = at::zeros_like(dh);
+  own.slice(1, t.a_begin, t.a_begin + t.r).copy_(dh.slice(1, t.a_begin, t.a_begin + t.r));
+  return own;
+}
+
+// A's gradient goes on; x is the linear's input.
+void side_weight_backward(const Call& call, const Tensor& dh, const Tensor& x) {
+  const Parameter& a = call.side->a;
+  const auto go_on = [&](const Tensor& d, const Tensor& from) {
+    kernels::linear_backward_weight(data(d), a.rows, d.size(0), a.rows, data(from), a.cols, a.cols,
+                                    const_cast<Tensor&>(a.grad).mutable_data_ptr<float>());
+  };
+  if (!call.dropout) return go_on(dh, x);
+  for (size_t i = 0; i < call.side->targets.size(); ++i) go_on(columns_of(call.side->targets[i], dh), dropped(call, i, x));
+}
+
+// dx goes on through the dropout of each target; without dropout it does so within the base's product.
+void dropout_input_backward(const Call& call, const Tensor& dh, Tensor& dx) {
+  const Parameter& a = call.side->a;
+  for (size_t i = 0; i < call.side->targets.size(); ++i) {
+    const Tensor own = columns_of(call.side->targets[i], dh);
+    Tensor part = at::empty_like(dx);
+    kernels::linear_backward_input(data(own), a.rows, own.size(0), a.rows, data(a.value), a.cols, out(part), a.cols);
+    kernels::add(data(dx), data(dropped(call, i, part)), dx.numel(), out(dx));
   }
 }
 
@@ -175,10 +191,11 @@ struct Linear : Function<Linear> {
     Tensor rstd, h, u;
     const Tensor input = make_input(call->input, x, rstd);
     Tensor y = at::empty({x.size(0), weight.rows}, x.options());
-    product(input, weight, call->side ? nullptr : call->bias, y);
-    if (call->side) {
+    if (!call->side) {
+      product(input, weight, call->bias, {}, y);
+    } else {
       h = low_rank(*call, input);
-      add_side(*call->side, h, y);
+      product(input, weight, nullptr, forward_sides(*call->side, h), y);
       if (has_magnitude(*call->side)) {
         u = y;
         y = u * output_factor(weight, *call->side).view({1, weight.rows});
@@ -205,13 +222,18 @@ struct Linear : Function<Linear> {
     if (weight.trainable || call->train_side) input = make_input(call->input, x, unused);
     if (weight.trainable) kernels::linear_backward_weight(data(dy), N, M, N, data(input), K, K, out(weight.grad));
     const bool wants_dx = ctx->needs_input_grad(0) || (call->input.norm && call->input.norm->trainable);
-    Tensor dinput;
+    Tensor dinput, dh, dx;
+    Sides sides;
+    if (call->side) {
+      dh = low_rank_backward(*call, dy, h);
+      if (call->train_side) side_weight_backward(*call, dh, input);
+      if (!call->dropout) sides.push_back({data(dh), dh.size(1), dh.size(1), data(call->side->a.value), 0, K});
+    }
     if (wants_dx) {
       dinput = at::empty({M, K}, dy.options());
-      product_backward(dy, weight, dinput);
+      product_backward(dy, weight, sides, dinput);
+      if (call->dropout) dropout_input_backward(*call, dh, dinput);
     }
-    if (call->side) side_backward(*call, dy, input, h, wants_dx ? &dinput : nullptr);
-    Tensor dx;
     if (wants_dx) dx = input_backward(call->input, dinput, x, saved[1]);
     return {ctx->needs_input_grad(0) ? dx : Tensor(), Tensor(), Tensor()};
   }

@@ -2,6 +2,7 @@
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
 #include "hone/kernels/cpu/transpose.h"
+#include "hone/kernels/side_product.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 #include "hone/kernels/cpu/linear.inc"

@@ -1,6 +1,7 @@
 // dW += dY^T X, a chain over the rows that goes on from the gradient's stored value, straight into its panels.
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
+#include "hone/kernels/side_product.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 #include "hone/kernels/cpu/linear.inc"
