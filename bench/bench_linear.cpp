@@ -186,7 +186,6 @@ std::string processor() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);  // huge pages for both sides, as in the program (ops/dispatch.cpp)
   const Options o = parse(argc, argv);
   hone::set_threads(o.threads);
   at::set_num_threads(o.threads);

@@ -3,8 +3,6 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cstdlib>
-
 #include "hone/base/error.h"
 #include "hone/kernels/kernels.h"
 #include "hone/ops/kernel_ops.h"
@@ -17,10 +15,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 using Layer = std::function<at::Tensor(const at::Tensor&)>;
-
-// LibTorch's allocator asks for huge pages only when this is set at its first allocation, which is the one below. A product streams through
-// thousands of pages: with huge ones training takes about 5 % less processor time.
-const bool kHugePages = setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0) == 0;
 
 // MKL chooses the code of each vector function at its first call, and when that call comes from two threads at once, one of them may run a
 // low-accuracy variant for its share (errors of 1e-5 to 1e-4, once per process; pytorch issue 188792). So every function that ATen sends
