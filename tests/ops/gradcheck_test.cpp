@@ -171,5 +171,32 @@ TEST(TokenLogprobs, AnotherCotangentThanTheOneAnnouncedIsADefect) {
   EXPECT_ANY_THROW(run(-0.25f));
 }
 
+// More predictions than a chunk of logits holds: the first chunk is kept for the backward, the others are made again. The gradients have the
+// bits of those made in the forward, where every chunk is used at once.
+TEST(TokenLogprobs, GradientsMadeInTheForwardAndInTheBackwardHaveTheSameBits) {
+  for (const int64_t count : {int64_t{1}, kLogprobChunk - 1, kLogprobChunk, kLogprobChunk + 1, 3 * kLogprobChunk + 5}) {
+    batch::PackedBatch packed;
+    std::vector<int32_t> ids(static_cast<size_t>(count) + 1);
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 5 % 37);
+    batch::append_document(packed, ids.data(), nullptr, count + 1);
+    const BatchTensors batch = make_batch_tensors(packed, at::kCPU);
+    const at::Tensor weight = noise({37, 9}, 21), x = noise({count + 1, 9}, 22).to(at::kFloat), cotangent = noise({count}, 23).to(at::kFloat);
+    std::vector<at::Tensor> found;
+    for (const bool early : {true, false}) {
+      Parameter head = panels(weight);
+      enable_gradient(head);
+      LogprobOptions options;
+      if (early) options.known_cotangent = cotangent;
+      at::Tensor hidden = x.clone().requires_grad_(true);
+      fast::token_logprobs(hidden, head, batch, options).logprobs.backward(cotangent);
+      found.push_back(hidden.grad());
+      found.push_back(head.grad);
+    }
+    EXPECT_TRUE(at::equal(found[0], found[2])) << count;
+    EXPECT_TRUE(at::equal(found[1], found[3])) << count;
+    EXPECT_GT(found[1].abs().max().item<float>(), 0.0f) << count;
+  }
+}
+
 }  // namespace
 }  // namespace hone::ops

@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "hone/base/error.h"
 #include "hone/kernels/kernels.h"
@@ -177,6 +180,12 @@ struct HeadPass {
   }
 };
 
+// The pass of a forward whose backward is to come: the first chunk's logits stay in it, so that the backward need not make them again.
+struct HeldPass : torch::CustomClassHolder {
+  explicit HeldPass(HeadPass p) : pass(std::move(p)) {}
+  std::optional<HeadPass> pass;
+};
+
 struct HeadOutputs {
   at::Tensor logprobs, lse, entropy, log_sum_p2, mean_logit, argmax;
 };
@@ -197,8 +206,11 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
       drows = at::empty({kLogprobChunk, D}, hidden.options().requires_grad(false));
       dhidden = at::zeros_like(hidden);
     }
-    for (int64_t begin = 0; begin < N; begin += kLogprobChunk) {
-      const int64_t end = std::min(N, begin + kLogprobChunk);
+    // Rows do not depend on each other: where the backward comes later, the first chunk is made last and kept.
+    const bool keep = !early && hidden.requires_grad();
+    const int64_t chunks = (N + kLogprobChunk - 1) / kLogprobChunk;
+    for (int64_t i = 0; i < chunks; ++i) {
+      const int64_t begin = (keep ? chunks - 1 - i : i) * kLogprobChunk, end = std::min(N, begin + kLogprobChunk);
       pass.compute_logits(hidden, begin, end);
       const kernels::LogprobOutputs outputs{out(o.logprobs) + begin,
                                             out(o.lse) + begin,
@@ -220,6 +232,7 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
       ctx->save_for_backward({dhidden, *options.known_cotangent});
     else
       ctx->save_for_backward({hidden, o.lse, o.entropy});
+    if (keep) ctx->saved_data["pass"] = c10::IValue::make_capsule(c10::make_intrusive<HeldPass>(std::move(pass)));
     return {o.logprobs, o.entropy};
   }
 
@@ -238,11 +251,13 @@ struct TokenLogprobsFunction : Function<TokenLogprobsFunction> {
     const at::Tensor& hidden = saved[0];
     const at::Tensor g = grads[0].defined() ? grads[0].contiguous() : at::zeros({N}, hidden.options());
     const at::Tensor g_entropy = grads[1].defined() ? grads[1].contiguous() : at::Tensor();
-    HeadPass pass(head, batch, ctx->saved_data["temperature"].toDouble());
+    std::optional<HeadPass>& held = c10::static_intrusive_pointer_cast<HeldPass>(ctx->saved_data["pass"].toCapsule())->pass;
+    check(held.has_value(), "token_logprobs: a second backward through the same forward");
+    HeadPass pass = *std::exchange(held, std::nullopt);
     at::Tensor drows = at::empty({kLogprobChunk, D}, hidden.options()), dhidden = at::zeros_like(hidden);
     for (int64_t begin = 0; begin < N; begin += kLogprobChunk) {
       const int64_t end = std::min(N, begin + kLogprobChunk);
-      pass.compute_logits(hidden, begin, end);
+      if (begin > 0) pass.compute_logits(hidden, begin, end);
       kernels::logprobs_backward(out(pass.logits), head.rows, end - begin, head.rows, ids(batch.targets) + begin, pass.inv_temperature,
                                  data(saved[1]) + begin, data(g) + begin, g_entropy.defined() ? data(g_entropy) + begin : nullptr,
                                  data(saved[2]) + begin);
