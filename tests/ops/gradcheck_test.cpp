@@ -56,6 +56,14 @@ Parameter reference_parameter(const at::Tensor& value) {
   return p;
 }
 
+Parameter panels(const at::Tensor& value) {
+  Parameter p = make_parameter({{"test", 0, value.size(0)}}, value.dim() == 2 ? value.size(1) : 0, Backend::kernels, at::TensorOptions(at::kFloat));
+  const at::Tensor f = value.detach().to(at::kFloat).contiguous();
+  set_part(p, p.parts[0], f.const_data_ptr<float>());
+  enable_gradient(p);
+  return p;
+}
+
 // A prompt of 3, two children of 2 and 3 tokens, and a document of 2.
 batch::PackedBatch tree() {
   batch::PackedBatch b;
@@ -88,13 +96,6 @@ struct OpCase {
 std::vector<OpCase> cases() {
   static const BatchTensors batch = make_batch_tensors(tree(), at::kCPU);
   static const AttentionConfig in_double = attention(at::kDouble), in_float = attention(at::kFloat);
-  const auto panels = [](const at::Tensor& value) {
-    Parameter p = make_parameter({{"test", 0, value.size(0)}}, value.dim() == 2 ? value.size(1) : 0, Backend::kernels, at::TensorOptions(at::kFloat));
-    const at::Tensor f = value.detach().to(at::kFloat).contiguous();
-    set_part(p, p.parts[0], f.const_data_ptr<float>());
-    enable_gradient(p);
-    return p;
-  };
   // Parameters must outlive the backward; the tests are few and small.
   const auto keep = [](Parameter p) -> Parameter& { return *new Parameter(std::move(p)); };
   std::vector<OpCase> all;
@@ -184,7 +185,6 @@ TEST(TokenLogprobs, GradientsMadeInTheForwardAndInTheBackwardHaveTheSameBits) {
     std::vector<at::Tensor> found;
     for (const bool early : {true, false}) {
       Parameter head = panels(weight);
-      enable_gradient(head);
       LogprobOptions options;
       if (early) options.known_cotangent = cotangent;
       at::Tensor hidden = x.clone().requires_grad_(true);
