@@ -20,7 +20,13 @@ enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
 enum class QuantType { nf4, fp4 };
 enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
-enum class BestMetric { eval_loss, eval_mean_token_accuracy };
+enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy };
+
+/// The key of metrics.jsonl.
+constexpr const char* metric_key(BestMetric metric) {
+  constexpr const char* keys[] = {"eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "eval_accuracy"};
+  return keys[static_cast<int>(metric)];
+}
 
 struct ModelOptions {
   std::string model_name_or_path;
