@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <array>
+<<<<<<< HEAD
+=======
+#include <cmath>
+>>>>>>> eaa67bb791b92c73cf5691330af421e0f1236f3e
 
 #include "hone/base/error.h"
 
@@ -72,6 +76,16 @@ void report_logps(std::vector<Term>& metrics, const Sides& logps, double pairs) 
   metrics.push_back({"logps/rejected", logps.rejected, pairs});
 }
 
+<<<<<<< HEAD
+=======
+at::Tensor k3(const at::Tensor& policy, const at::Tensor& reference) {
+  const at::Tensor d = (reference.to(at::kCPU, at::kDouble) - policy.detach().to(at::kCPU, at::kDouble)).contiguous();
+  double* value = d.mutable_data_ptr<double>();
+  for (int64_t n = 0; n < d.numel(); ++n) value[n] = std::expm1(value[n]) - value[n];  // scalar code: its bits depend on the token alone
+  return d;
+}
+
+>>>>>>> eaa67bb791b92c73cf5691330af421e0f1236f3e
 at::Tensor each_pair(int64_t pairs, const std::function<at::Tensor(int64_t)>& loss) {
   std::vector<at::Tensor> values;
   for (int64_t i = 0; i < pairs; ++i) values.push_back(loss(i));
