@@ -1,8 +1,26 @@
 #include "hone/batch/packed_batch.h"
 
+#include <algorithm>
+
 #include "hone/base/error.h"
 
 namespace hone::batch {
+namespace {
+
+/// Tokens of the root segment that the sequences share; 0: each is a document of its own.
+int64_t shared_tokens(std::span<const Branch> sequences, int64_t max_tree_tokens) {
+  if (sequences.size() < 2) return 0;
+  int64_t shared = sequences[0].count - 1, total = 0;
+  for (const Branch& s : sequences) {
+    check(s.count > 0, "append_tree: an empty sequence");
+    shared = std::min(shared, s.count - 1);
+    total += s.count;
+  }
+  for (const Branch& s : sequences.subspan(1)) shared = std::mismatch(s.ids, s.ids + shared, sequences[0].ids).first - s.ids;
+  return total - shared * static_cast<int64_t>(sequences.size() - 1) <= max_tree_tokens ? shared : 0;
+}
+
+}  // namespace
 
 int64_t append_document(PackedBatch& batch, const int32_t* ids, const float* weights, int64_t count, bool keep_all) {
   check(count > 0, "append_document: an empty document");
@@ -21,6 +39,46 @@ int64_t append_document(PackedBatch& batch, const int32_t* ids, const float* wei
   batch.segments.push_back({static_cast<int32_t>(begin), static_cast<int32_t>(begin + count), -1});
   batch.score_at.push_back(begin + count - 1);
   return sequence;
+}
+
+void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t max_tree_tokens) {
+  const int64_t shared = shared_tokens(sequences, max_tree_tokens);
+  if (shared == 0) {
+    for (const Branch& s : sequences) append_document(batch, s.ids, s.weights, s.count);
+    return;
+  }
+  const int64_t root = batch.num_tokens();
+  const auto parent = static_cast<int32_t>(batch.segments.size());
+  const auto add_segment = [&](const Branch& s, int64_t begin, int64_t end, int32_t parent_segment) {
+    const int64_t at = batch.num_tokens();
+    batch.segments.push_back({static_cast<int32_t>(at), static_cast<int32_t>(at + end - begin), parent_segment});
+    for (int64_t i = begin; i < end; ++i) {
+      batch.token_ids.push_back(s.ids[i]);
+      batch.positions.push_back(i);
+    }
+  };
+  add_segment(sequences[0], 0, shared, -1);
+  for (const Branch& s : sequences) {
+    const int64_t child = batch.num_tokens();
+    const int64_t sequence = batch.num_sequences++;
+    add_segment(s, shared, s.count, parent);
+    for (int64_t i = 1; i < s.count; ++i) {
+      const float weight = s.weights ? s.weights[i] : 1.0f;
+      if (weight == 0.0f) continue;
+      batch.predict_from.push_back(i <= shared ? root + i - 1 : child + i - 1 - shared);
+      batch.targets.push_back(s.ids[i]);
+      batch.sequence_ids.push_back(sequence);
+      batch.weights.push_back(weight);
+    }
+    batch.score_at.push_back(batch.num_tokens() - 1);
+  }
+}
+
+int64_t tree_tokens(std::span<const Branch> sequences, int64_t max_tree_tokens) {
+  const int64_t shared = shared_tokens(sequences, max_tree_tokens);
+  int64_t total = shared;
+  for (const Branch& s : sequences) total += s.count - shared;
+  return total;
 }
 
 void validate(const PackedBatch& batch) {

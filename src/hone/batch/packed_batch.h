@@ -1,6 +1,7 @@
 #pragma once
 // PackedBatch: the one batch type of every method. T packed tokens, N predictions, S sequences; no padding, no mask tensor.
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace hone::batch {
@@ -31,6 +32,23 @@ struct PackedBatch {
 /// Appends one root segment with these tokens as sequence number batch.num_sequences; token i+1 is predicted from token i.
 /// Only predictions of weight != 0 are kept, unless keep_all (every token is scored); weights may be null (all 1). Returns the sequence index.
 int64_t append_document(PackedBatch& batch, const int32_t* ids, const float* weights, int64_t count, bool keep_all = false);
+
+/// A whole sequence (prompt + completion) of a tree: `count` tokens and their loss weights (null: all 1).
+struct Branch {
+  const int32_t* ids;
+  const float* weights;
+  int64_t count;
+};
+
+/// Appends the sequences with what they have in common packed once: their longest common prefix becomes a root segment (at most the
+/// shortest length - 1, so that each keeps a token of its own), the rests become its children, in order. Without a common prefix, or where
+/// the tree would take more than max_tree_tokens, each is a document of its own: the same sequences, predictions and weights either way.
+/// Sequence numbers are consecutive; the predictions of weight != 0 come sequence by sequence (a token of the common prefix is predicted
+/// once for each sequence that gives it a weight, from the one place where it stands); score_at is the last token of each.
+void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t max_tree_tokens);
+
+/// Packed tokens that append_tree takes for these sequences.
+int64_t tree_tokens(std::span<const Branch> sequences, int64_t max_tree_tokens);
 
 /// Throws ProgrammerError naming the first violated invariant (ranges, order of segments, positions, lengths).
 void validate(const PackedBatch& batch);
