@@ -118,16 +118,6 @@ data::TokenCache open_or_build(const RowDataOptions& o, const data::RowRules& ru
   return writer.finish(note.dump());
 }
 
-/// Bytes that the folder of token caches may hold: $HONE_CACHE_MIB, else 8 GiB.
-uint64_t cache_limit() {
-  const char* text = std::getenv("HONE_CACHE_MIB");
-  if (!text || !*text) return uint64_t{8} << 30;
-  char* end = nullptr;
-  const unsigned long long mib = std::strtoull(text, &end, 10);
-  if (*end || *text == '-' || mib > (uint64_t{1} << 40)) fail("HONE_CACHE_MIB: {} is not a number of MiB", text);
-  return uint64_t{mib} << 20;
-}
-
 }  // namespace
 
 const char* slug(text::RowProblem::Kind kind) {
@@ -199,6 +189,15 @@ Json open_rows(const RowDataOptions& o, const data::RowRules& rules, const std::
   warn_of_mixed_rows(note, o.files);
   data::trim_token_caches(o.cache_folder, cache_limit());
   return note;
+}
+
+uint64_t cache_limit() {
+  const char* text = std::getenv("HONE_CACHE_MIB");
+  if (!text || !*text) return uint64_t{8} << 30;
+  char* end = nullptr;
+  const unsigned long long mib = std::strtoull(text, &end, 10);
+  if (*end || *text == '-' || mib > (uint64_t{1} << 40)) fail("HONE_CACHE_MIB: {} is not a number of MiB", text);
+  return uint64_t{mib} << 20;
 }
 
 std::filesystem::path default_cache_folder() {

@@ -73,5 +73,7 @@ std::string place_text(const nlohmann::ordered_json& place, const std::vector<st
 /// Where token caches live: $HONE_CACHE, else $XDG_CACHE_HOME/hone, else ~/.cache/hone, else a folder for temporary files.
 /// Those opened longest ago go when it holds more than $HONE_CACHE_MIB (else 8 GiB); one in use never goes.
 std::filesystem::path default_cache_folder();
+/// Bytes that the folder of caches may hold: $HONE_CACHE_MIB, else 8 GiB.
+uint64_t cache_limit();
 
 }  // namespace hone::train
