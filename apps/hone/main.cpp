@@ -60,6 +60,12 @@ int run(config::Command command, const Arguments& arguments) {
       return run_convert(arguments);
     case config::doctor:
       return run_doctor(arguments);
+    case config::dpo:
+    case config::reward:
+    case config::kto:
+    case config::orpo:
+    case config::simpo:
+      fail("hone {} comes with a later version", config::command_name(command));
   }
   throw ProgrammerError("a command of the table has no function");
 }

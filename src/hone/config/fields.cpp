@@ -12,6 +12,11 @@ namespace hone::config {
 std::span<const CommandInfo> commands() {
   static const std::vector<CommandInfo> table = {
       {sft, "sft", "fine-tune a model on demonstrations"},
+      {dpo, "dpo", "align a model with pairs of a better and a worse completion, against itself at the start (DPO and its family)"},
+      {reward, "reward", "train a reward model on pairs of a better and a worse completion"},
+      {kto, "kto", "align a model with completions that are each labelled good or bad (KTO)"},
+      {orpo, "orpo", "fine-tune on the better completions of pairs and prefer them, without a reference (ORPO)"},
+      {simpo, "simpo", "align a model with pairs by their mean log-probability, without a reference (SimPO, CPO)"},
       {eval, "eval", "held-out loss and token accuracy"},
       {sample, "sample", "generate from prompts (text or JSONL out)"},
       {inspect, "inspect", "show rows as tokens with roles and weights; data set statistics"},
@@ -125,6 +130,7 @@ int parse_choice(const Field& field, std::string_view text, const std::string& w
 bool is_regular_expression(std::string_view text) { return text.find_first_of("\\^$*+?()[]{}|") != std::string_view::npos; }
 
 void append(std::vector<std::string>& list, const Field& field, const std::string& text, const std::string& where) {
+  if (!field.choices.empty()) return list.push_back(field.choices[static_cast<size_t>(parse_choice(field, text, where))]);
   if (!field.splits_at_commas || is_regular_expression(text)) return list.push_back(text);
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
@@ -152,6 +158,8 @@ void set_field(RunConfig& config, const Field& field, std::string_view text, con
           [&](double RunConfig::*m) { config.*m = parse_double(field, text, where); },
           [&](bool RunConfig::*m) { config.*m = parse_bool(field, text, where); },
           [&](std::vector<std::string> RunConfig::*m) { append(config.*m, field, parse_string(text, where), where); },
+          [&](std::vector<double> RunConfig::*m) { (config.*m).push_back(parse_double(field, text, where)); },
+          [&](std::optional<double> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<double>(parse_double(field, text, where)); },
           [&](std::optional<int64_t> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<int64_t>(parse_integer(field, text, where)); },
           [&](std::optional<bool> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<bool>(parse_bool(field, text, where)); },
           [&](const DurationMember& m) { config.*m.member = unset ? std::nullopt : std::optional<double>(parse_duration(text, where)); },
@@ -162,9 +170,19 @@ void set_field(RunConfig& config, const Field& field, std::string_view text, con
 
 void start_list(RunConfig& config, const Field& field) {
   if (const auto* list = std::get_if<std::vector<std::string> RunConfig::*>(&field.member)) (config.**list).clear();
+  if (const auto* list = std::get_if<std::vector<double> RunConfig::*>(&field.member)) (config.**list).clear();
+}
+
+bool is_list(const Field& field) {
+  return std::holds_alternative<std::vector<std::string> RunConfig::*>(field.member) ||
+         std::holds_alternative<std::vector<double> RunConfig::*>(field.member);
 }
 
 bool applies(const RunConfig& config, const Field& field) {
+  const auto chosen = [&](const std::string& loss) {
+    return std::find(config.loss_type.begin(), config.loss_type.end(), loss) != config.loss_type.end();
+  };
+  if (!field.losses.empty() && std::none_of(field.losses.begin(), field.losses.end(), chosen)) return false;
   switch (field.needs) {
     case Needs::nothing:
       return true;
@@ -176,6 +194,10 @@ bool applies(const RunConfig& config, const Field& field) {
       return config.load_in_4bit;
     case Needs::held_out:
       return !config.eval_file.empty();
+    case Needs::synced_reference:
+      return config.sync_ref_model;
+    case Needs::alpha_divergence:
+      return config.f_divergence_type == FDivergence::alpha_divergence;
   }
   return true;
 }
@@ -187,6 +209,8 @@ std::string field_text(const RunConfig& config, const Field& field) {
                         [&](double RunConfig::*m) { return fmt::format("{}", config.*m); },
                         [&](bool RunConfig::*m) { return std::string(config.*m ? "true" : "false"); },
                         [&](std::vector<std::string> RunConfig::*m) { return fmt::format("{}", fmt::join(config.*m, " ")); },
+                        [&](std::vector<double> RunConfig::*m) { return fmt::format("{}", fmt::join(config.*m, " ")); },
+                        [&](std::optional<double> RunConfig::*m) { return config.*m ? fmt::format("{}", *(config.*m)) : field.unset; },
                         [&](std::optional<int64_t> RunConfig::*m) { return config.*m ? fmt::format("{}", *(config.*m)) : field.unset; },
                         [&](std::optional<bool> RunConfig::*m) { return config.*m ? std::string(*(config.*m) ? "true" : "false") : field.unset; },
                         [&](const DurationMember& m) { return config.*m.member ? duration_text(*(config.*m.member)) : field.unset; },

@@ -12,7 +12,25 @@
 namespace hone::config {
 
 /// The commands of this version, as bits of Field::commands.
-enum Command : unsigned { sft = 1, inspect = 2, tokenize = 4, score = 8, sample = 16, eval = 32, doctor = 64, convert = 128, merge = 256 };
+enum Command : unsigned {
+  sft = 1,
+  inspect = 2,
+  tokenize = 4,
+  score = 8,
+  sample = 16,
+  eval = 32,
+  doctor = 64,
+  convert = 128,
+  merge = 256,
+  dpo = 512,
+  reward = 1024,
+  kto = 2048,
+  orpo = 4096,
+  simpo = 8192,
+};
+constexpr unsigned kPairCommands = dpo | reward | orpo | simpo;  // rows are pairs of a better and a worse completion
+constexpr unsigned kPreferenceCommands = kPairCommands | kto;
+constexpr unsigned kTrainingCommands = sft | kPreferenceCommands;
 
 struct CommandInfo {
   Command command;
@@ -34,17 +52,19 @@ struct EnumMember {
 struct DurationMember {
   std::optional<double> RunConfig::*member;
 };
-using Member =
-    std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*, bool RunConfig::*, std::vector<std::string> RunConfig::*,
-                 std::optional<int64_t> RunConfig::*, std::optional<bool> RunConfig::*, DurationMember, EnumMember>;
+using Member = std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*, bool RunConfig::*,
+                            std::vector<std::string> RunConfig::*, std::vector<double> RunConfig::*, std::optional<int64_t> RunConfig::*,
+                            std::optional<double> RunConfig::*, std::optional<bool> RunConfig::*, DurationMember, EnumMember>;
 
 /// What a field means something with. A field given without it is an error, and run.yaml leaves such a field out.
 enum class Needs {
   nothing,
-  new_adapter,  // an adapter that this run makes
-  adapter,      // an adapter, new or from --adapter
-  four_bit,     // --load_in_4bit
-  held_out,     // --eval_file
+  new_adapter,       // an adapter that this run makes
+  adapter,           // an adapter, new or from --adapter
+  four_bit,          // --load_in_4bit
+  held_out,          // --eval_file
+  synced_reference,  // --sync_ref_model
+  alpha_divergence,  // --f_divergence_type alpha_divergence
 };
 
 struct Field {
@@ -63,8 +83,10 @@ struct Field {
   bool minimum_open = false;  // the minimum itself is not allowed
   bool maximum_open = false;
   Needs needs = Needs::nothing;
-  bool splits_at_commas = false;  // lists: an item is split at commas unless it is a regular expression
-  std::string unset;              // optional members: the word that leaves it empty ("auto", "none")
+  std::vector<std::string> losses;  // the only values of loss_type that it means something with; empty: all
+  bool shorthand = false;           // stands for other fields, which run.yaml has in its place
+  bool splits_at_commas = false;    // lists: an item is split at commas unless it is a regular expression
+  std::string unset;                // optional members: the word that leaves it empty ("auto", "none")
   std::vector<std::string> choices;
   std::vector<std::pair<std::string, std::string>> choice_aliases;  // other names of choices; one that ends with * is a beginning
   std::vector<std::pair<std::string, std::string>> choice_advice;   // names that are refused, with what to do
@@ -81,7 +103,9 @@ std::string explain_unknown(Command command, std::string_view name, std::string_
 void set_field(RunConfig& config, const Field& field, std::string_view text, const std::string& where);
 /// Empties a list before its first value is set; any other field is left as it is.
 void start_list(RunConfig& config, const Field& field);
-/// Whether the field means anything with the rest of the configuration (Field::needs).
+/// Whether it takes several values, or is repeated.
+bool is_list(const Field& field);
+/// Whether the field means anything with the rest of the configuration (Field::needs, Field::losses).
 bool applies(const RunConfig& config, const Field& field);
 /// How help and messages name the value: "PATH", "auto|N", "drop|cut|error".
 std::string value_name(const Field& field);

@@ -13,8 +13,6 @@ constexpr size_t kConfigLimit = size_t{1} << 20;  // bytes of a YAML file
 
 bool is_flag(const std::string& word) { return word.size() > 2 && word.starts_with("--"); }
 
-bool is_list(const Field& field) { return std::holds_alternative<std::vector<std::string> RunConfig::*>(field.member); }
-
 bool may_stand_bare(const Field& field) {
   return std::holds_alternative<bool RunConfig::*>(field.member) || std::holds_alternative<std::optional<bool> RunConfig::*>(field.member);
 }

@@ -26,7 +26,9 @@ struct Arguments {
 Arguments parse_arguments(Command command, std::span<const std::string> words);
 /// Sets what the YAML text gives (file: its name in messages) except fields already in arguments.given.
 void apply_yaml(Arguments& arguments, const std::string& text, const std::string& file);
-/// Fills in what follows from other fields: use_peft from load_in_4bit and adapter, the learning rate of adapters.
+/// The learning rate of a training command where none is given.
+double default_learning_rate(Command command, bool adapter);
+/// Fills in what follows from other fields: use_peft from load_in_4bit and adapter, learning rates, losses from rpo_alpha.
 void resolve_defaults(Arguments& arguments);
 /// Throws UserError at the first contradiction (a missing model, warm-up longer than the run, ...).
 void validate(const Arguments& arguments);

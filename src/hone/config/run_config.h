@@ -20,7 +20,13 @@ enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
 enum class QuantType { nf4, fp4 };
 enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
-enum class BestMetric { eval_loss, eval_mean_token_accuracy };
+enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy };
+
+/// The key of metrics.jsonl.
+constexpr const char* metric_key(BestMetric metric) {
+  constexpr const char* keys[] = {"eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "eval_accuracy"};
+  return keys[static_cast<int>(metric)];
+}
 
 struct ModelOptions {
   std::string model_name_or_path;
@@ -47,7 +53,7 @@ struct DataOptions {
 
 struct OptimizerOptions {
   Optimizer optim = Optimizer::adamw;
-  double learning_rate = 2e-5;  // SFTConfig; kAdapterLearningRate where an adapter is trained and none is given (resolve_defaults)
+  double learning_rate = 2e-5;  // SFTConfig; each command has its own, higher where an adapter is trained (default_learning_rate)
   Schedule lr_scheduler_type = Schedule::linear;
   int64_t warmup_steps = 0;
   double weight_decay = 0.0;   // never on biases and norms
@@ -74,7 +80,6 @@ struct PeftOptions {
   QuantType bnb_4bit_quant_type = QuantType::nf4;
   bool use_bnb_nested_quant = true;  // ours: TRL false
 };
-constexpr double kAdapterLearningRate = 2e-4;
 
 struct LoopOptions {
   std::string output_dir;          // empty: runs/COMMAND-001 and so on
@@ -128,6 +133,7 @@ enum class FDivergence { reverse_kl, forward_kl, js_divergence, alpha_divergence
 struct PreferenceOptions {
   std::vector<std::string> loss_type;  // dpo: sigmoid; kto: kto; simpo: simpo
   std::vector<double> loss_weights;    // one for each loss_type; empty: all 1
+  std::optional<double> rpo_alpha;     // of TRL before 1.0: loss_type sigmoid sft with loss_weights 1 rpo_alpha; empty once resolved
   double beta = 0.1;
   double label_smoothing = 0.0;
   FDivergence f_divergence_type = FDivergence::reverse_kl;
@@ -140,7 +146,7 @@ struct PreferenceOptions {
   int64_t ref_model_sync_steps = 512;
   double desirable_weight = 1.0;            // kto
   double undesirable_weight = 1.0;          // kto
-  double cpo_alpha = 0.0;                   // simpo; ours: 0 (SimPO itself), CPOConfig 1
+  double cpo_alpha = 0.0;                   // simpo; ours: 0 for simpo and alphapo (SimPO itself); as CPOConfig 1 for the others
   double simpo_gamma = 0.5;                 // simpo
   double alphapo_alpha = 0.0;               // simpo with loss_type alphapo
   double center_rewards_coefficient = 0.0;  // reward

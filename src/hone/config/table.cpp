@@ -1,68 +1,55 @@
 // The rows of the field table. Help lines are written once, here.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <utility>
-
-#include "hone/config/fields.h"
+#include "hone/config/parse.h"
+#include "hone/config/table_rows.h"
 
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = sft | inspect | tokenize | score | sample | eval | doctor | merge | convert;
-constexpr unsigned kMachineCommands = sft | inspect | score | sample | eval;
+constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | eval | doctor | merge | convert;
+constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | eval;
 constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
 constexpr unsigned kApplyCommands = inspect | score | sample | eval;  // an adapter or a 4-bit base, without training
-constexpr unsigned kRowCommands = sft | inspect | eval;
 
-/// A Field with setters that chain, so that a row of the table reads as a sentence.
-struct Row : Field {
-  Row(std::string row_name, Member row_member, std::string row_value, std::string row_help) {
-    name = std::move(row_name);
-    member = std::move(row_member);
-    value = std::move(row_value);
-    help = std::move(row_help);
-  }
-  Row& also(std::vector<std::string> names) { return aliases = std::move(names), *this; }
-  Row& in(unsigned command_bits) { return commands = command_bits, *this; }
-  Row& shown() { return common = true, *this; }
-  Row& range(double low, double high) { return minimum = low, maximum = high, *this; }
-  Row& above(double low) { return minimum = low, minimum_open = true, *this; }
-  Row& below(double high) { return maximum = high, maximum_open = true, *this; }
-  Row& empty_as(std::string word) { return unset = std::move(word), *this; }
-  Row& starts_as(std::string text) { return default_value = std::move(text), *this; }
-  Row& told_as(std::string text) { return default_text = std::move(text), *this; }
-  Row& one_of(std::vector<std::string> names) { return choices = std::move(names), *this; }
-  Row& or_as(std::vector<std::pair<std::string, std::string>> names) { return choice_aliases = std::move(names), *this; }
-  Row& but(std::vector<std::pair<std::string, std::string>> names) { return choice_advice = std::move(names), *this; }
-  Row& with(Needs what) { return needs = what, *this; }
-  Row& split_at_commas() { return splits_at_commas = true, *this; }
-  Row& later(std::vector<std::string> names) { return later_choices = std::move(names), *this; }
-};
-
-template <class T, class Base>
-Row row(std::string name, T Base::*member, std::string value, std::string help) {
-  return Row(std::move(name), Member(std::in_place_type<T RunConfig::*>, member), std::move(value), std::move(help));
-}
-
-template <class Enum, class Base>
-Row choice(std::string name, Enum Base::*member, std::string help) {
-  EnumMember access{[member](const RunConfig& c) { return static_cast<int>(c.*member); },
-                    [member](RunConfig& c, int index) { c.*member = static_cast<Enum>(index); }};
-  return Row(std::move(name), Member(std::in_place_type<EnumMember>, std::move(access)), "", std::move(help));
-}
+using C = RunConfig;
 
 /// --format offers other names to other commands.
 Row format_row(std::vector<Format> formats, std::string help) {
-  EnumMember access{[formats](const RunConfig& c) { return static_cast<int>(std::find(formats.begin(), formats.end(), c.format) - formats.begin()); },
-                    [formats](RunConfig& c, int index) { c.format = formats.at(static_cast<size_t>(index)); }};
-  Row result("format", Member(std::in_place_type<EnumMember>, std::move(access)), "", std::move(help));
+  Row result = some_of("format", &C::format, formats, std::move(help));
   for (Format format : formats) result.choices.push_back(format == Format::text ? "text" : format == Format::json ? "json" : "jsonl");
   return result;
 }
 
-using C = RunConfig;
-using Rows = std::vector<Row>;
+Row overlong_row(std::string help) { return choice("overlong", &C::overlong, std::move(help)).one_of({"drop", "cut", "error"}).shown(); }
+
+/// The technique's learning rate; `commands` all have the same ones.
+Row learning_rate_row(Command command, unsigned commands) {
+  const auto text = [&](bool adapter) { return fmt::format("{}", default_learning_rate(command, adapter)); };
+  return row("learning_rate", &C::learning_rate, "X", "peak learning rate")
+      .also({"lr"})
+      .range(0, 100)
+      .starts_as(text(false))
+      .told_as(fmt::format("{}; with an adapter {}", text(false), text(true)))
+      .in(commands)
+      .shown();
+}
+
+Row batch_size_row(std::string help) { return row("batch_size", &C::batch_size, "N", std::move(help)).range(1, 1 << 20).shown(); }
+
+Row lora_alpha_row() {
+  return row("lora_alpha", &C::lora_alpha, "X", "the adapter's product is scaled by lora_alpha / lora_r").above(0).with(Needs::new_adapter);
+}
+
+Row best_metric_row(std::vector<BestMetric> metrics) {
+  Row result = some_of("metric_for_best_model", &C::metric_for_best_model, metrics, "what the best is judged by").with(Needs::held_out);
+  for (const BestMetric metric : metrics) {
+    const std::string key = metric_key(metric);
+    result.choices.push_back(key);
+    result.choice_aliases.emplace_back(key.substr(5), key);  // without eval_
+  }
+  return result;
+}
 
 Rows model_rows() {
   return {
@@ -73,56 +60,58 @@ Rows model_rows() {
           .shown(),
       row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
           .told_as("the model's own")
-          .in(sft | inspect | score | sample | eval),
+          .in(kTrainingCommands | inspect | score | sample | eval),
   };
 }
 
 Rows data_rows() {
   return {
-      row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(sft).shown(),
+      row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(kTrainingCommands).shown(),
       row("data", &C::data, "FILE...", "held-out rows, JSON Lines").also({"eval_file"}).in(eval).shown(),
       row("data", &C::data, "FILE...", "held-out rows for the comparison, JSON Lines").told_as("built-in prompts").in(merge | convert).shown(),
-      row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported").told_as("none").in(sft).shown(),
-      row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(kRowCommands).shown(),
-      choice("overlong", &C::overlong, "rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop")
-          .one_of({"drop", "cut", "error"})
-          .in(kRowCommands)
+      row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported")
+          .told_as("none")
+          .in(kTrainingCommands)
           .shown(),
-      row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(kRowCommands),
-      row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only").in(kRowCommands),
-      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(sft),
+      row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(sft | inspect | eval).shown(),
+      row("max_length", &C::max_length, "N", "longest prompt and completion in tokens").range(2, 1 << 20).in(kPreferenceCommands).shown(),
+      overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop").in(sft | inspect | eval),
+      overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut the front of their prompt, or stop")
+          .in(kPreferenceCommands),
+      row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(sft | inspect | eval),
+      row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only")
+          .in(sft | inspect | eval),
+      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(kTrainingCommands),
   };
 }
 
 Rows training_rows() {
   return {
-      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(sft).shown(),
+      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(kTrainingCommands).shown(),
       row("num_train_epochs", &C::num_train_epochs, "X", "passes over the data; --max_steps wins")
           .also({"epochs"})
           .above(0)
           .below(1e6)
-          .in(sft)
+          .in(kTrainingCommands)
           .shown(),
       Row("max_time", Member(std::in_place_type<DurationMember>, DurationMember{&C::max_time}), "20m",
           "stop after this long (90s, 20m, 1h30m), with a checkpoint and the result written")
           .empty_as("none")
-          .in(sft)
+          .in(kTrainingCommands)
           .shown(),
-      row("batch_size", &C::batch_size, "N", "rows per optimizer step").range(1, 1 << 20).in(sft).shown(),
-      row("learning_rate", &C::learning_rate, "X", "peak learning rate")
-          .also({"lr"})
-          .range(0, 100)
-          .told_as(fmt::format("{}; with an adapter {}", OptimizerOptions().learning_rate, kAdapterLearningRate))
-          .in(sft)
-          .shown(),
+      batch_size_row("rows per optimizer step").in(sft | kto),
+      batch_size_row("pairs per optimizer step").in(kPairCommands),
+      learning_rate_row(sft, sft),
+      learning_rate_row(dpo, dpo | kto | orpo | simpo),
+      learning_rate_row(reward, reward),
       choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
           .one_of({"constant", "linear", "cosine"})
           .or_as({{"constant_with_warmup", "constant"}})
-          .in(sft)
+          .in(kTrainingCommands)
           .shown(),
-      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(sft).shown(),
-      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(sft),
-      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(sft),
+      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(kTrainingCommands).shown(),
+      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(kTrainingCommands),
+      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(kTrainingCommands),
       choice("optim", &C::optim, "optimizer; adamw_8bit keeps its moments in 8 bits")
           .one_of({"adamw", "adamw_8bit"})
           .or_as({{"adamw_torch", "adamw"},
@@ -131,28 +120,28 @@ Rows training_rows() {
                   {"paged_adamw_32bit", "adamw"},
                   {"adamw_bnb_8bit", "adamw_8bit"},
                   {"paged_adamw_8bit", "adamw_8bit"}})
-          .in(sft),
-      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(sft),
-      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(sft),
-      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(sft),
-      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(sft),
+          .in(kTrainingCommands),
+      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(kTrainingCommands),
+      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(kTrainingCommands),
+      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(kTrainingCommands),
+      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(kTrainingCommands),
   };
 }
 
 Rows adapter_rows() {
   return {
-      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(sft).shown(),
+      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(kTrainingCommands).shown(),
       row("adapter", &C::adapter, "DIR", "go on training this adapter (a PEFT directory); implies --use_peft")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("a new one")
-          .in(sft)
+          .in(kTrainingCommands)
           .shown(),
       row("adapter", &C::adapter, "DIR", "an adapter (a PEFT directory) on top of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
           .in(kApplyCommands)
           .shown(),
-      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(sft).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(kTrainingCommands).shown(),
       row("adapter", &C::adapter, "DIR", "write this adapter (a PEFT directory) anew in PEFT's layout, instead of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
@@ -172,82 +161,93 @@ Rows adapter_rows() {
           .also({"bnb_4bit_use_double_quant", "double_quantization"})
           .with(Needs::four_bit)
           .in(kMachineCommands | merge),
-      row("lora_r", &C::lora_r, "N", "rank of the adapter").also({"r", "lora_rank"}).range(1, 1 << 16).with(Needs::new_adapter).in(sft).shown(),
-      row("lora_alpha", &C::lora_alpha, "X", "the adapter's product is scaled by lora_alpha / lora_r")
-          .also({"alpha"})
-          .above(0)
+      row("lora_r", &C::lora_r, "N", "rank of the adapter")
+          .also({"r", "lora_rank"})
+          .range(1, 1 << 16)
           .with(Needs::new_adapter)
-          .in(sft),
+          .in(kTrainingCommands)
+          .shown(),
+      lora_alpha_row().also({"alpha"}).in(kTrainingCommands & ~simpo),
+      lora_alpha_row().in(simpo),
       row("lora_dropout", &C::lora_dropout, "X", "share of the adapter's inputs dropped in training")
           .range(0, 1)
           .below(1)
           .with(Needs::adapter)
-          .in(sft),
+          .in(kTrainingCommands),
       row("lora_target_modules", &C::lora_target_modules, "all-linear|NAME,...",
           "linears that get an adapter: every one but the head, or names, or regular expressions of whole names")
           .also({"target_modules", "lora_target"})
           .or_as({{"all", "all-linear"}})
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(sft),
+          .in(kTrainingCommands),
       row("lora_modules_to_save", &C::lora_modules_to_save, "NAME,...", "modules trained in full beside the adapter (lm_head, embed_tokens, norms)")
           .also({"modules_to_save", "additional_target"})
           .told_as("none")
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(sft),
+          .in(kTrainingCommands),
       row("use_rslora", &C::use_rslora, "true|false", "scale by lora_alpha / sqrt(lora_r)")
           .also({"peft_use_rslora"})
           .with(Needs::new_adapter)
-          .in(sft),
-      row("use_dora", &C::use_dora, "true|false", "DoRA: magnitude and direction apart").also({"peft_use_dora"}).with(Needs::new_adapter).in(sft),
+          .in(kTrainingCommands),
+      row("use_dora", &C::use_dora, "true|false", "DoRA: magnitude and direction apart")
+          .also({"peft_use_dora"})
+          .with(Needs::new_adapter)
+          .in(kTrainingCommands),
       choice("init_lora_weights", &C::init_lora_weights, "the adapter's first values; pissa: the weights' principal components")
           .also({"peft_init_lora_weights"})
           .one_of({"default", "gaussian", "pissa"})
           .or_as({{"true", "default"}, {"True", "default"}})
           .with(Needs::new_adapter)
-          .in(sft),
+          .in(kTrainingCommands),
       row("loraplus_lr_ratio", &C::loraplus_lr_ratio, "X", "LoRA+: learning rate of lora_B over that of lora_A; 0: the same")
           .range(0, 1e6)
           .with(Needs::adapter)
-          .in(sft),
+          .in(kTrainingCommands),
   };
 }
 
 Rows run_rows() {
   return {
-      row("output_dir", &C::output_dir, "DIR", "where the run is written").also({"output"}).told_as("runs/sft-001 and so on").in(sft).shown(),
-      row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
-          .in(sft)
+      row("output_dir", &C::output_dir, "DIR", "where the run is written")
+          .also({"output"})
+          .told_as("runs/COMMAND-001 and so on")
+          .in(kTrainingCommands)
           .shown(),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(sft | sample).shown(),
-      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(sft),
+      row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
+          .in(kTrainingCommands)
+          .shown(),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample).shown(),
+      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainingCommands),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
           .with(Needs::held_out)
           .empty_as("auto")
-          .in(sft),
+          .in(kTrainingCommands),
       row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/")
           .range(0, 1e9)
-          .in(sft)
+          .in(kTrainingCommands)
           .shown(),
-      row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept").range(1, 1e6).empty_as("none").in(sft),
+      row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept")
+          .range(1, 1e6)
+          .empty_as("none")
+          .in(kTrainingCommands),
       row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last")
           .with(Needs::held_out)
-          .in(sft),
-      choice("metric_for_best_model", &C::metric_for_best_model, "what the best is judged by")
-          .one_of({"eval_loss", "eval_mean_token_accuracy"})
-          .with(Needs::held_out)
-          .or_as({{"loss", "eval_loss"}, {"mean_token_accuracy", "eval_mean_token_accuracy"}})
-          .in(sft),
+          .in(kTrainingCommands),
+      best_metric_row({BestMetric::eval_loss, BestMetric::eval_mean_token_accuracy}).in(sft),
+      best_metric_row({BestMetric::eval_loss, BestMetric::eval_rewards_accuracies}).in(dpo | orpo | simpo),
+      best_metric_row({BestMetric::eval_loss, BestMetric::eval_accuracy}).in(reward),
+      best_metric_row({BestMetric::eval_loss}).in(kto),
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
           .range(1, 1 << 24)
           .empty_as("auto")
-          .in(sft | eval | score),
-      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(sft),
+          .in(kTrainingCommands | eval | score),
+      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kTrainingCommands),
       row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false", "compute activations twice to save memory; the same bits")
           .empty_as("auto")
-          .in(sft),
+          .in(kTrainingCommands),
   };
 }
 
@@ -282,7 +282,7 @@ Rows filter_rows() {
       row("output", &C::output, "FILE", "where the results go").told_as("standard output").in(inspect | tokenize | score | sample | eval).shown(),
       row("output_dir", &C::output_dir, "DIR", "the merged model, a Hugging Face directory").also({"output"}).in(merge).shown(),
       row("output", &C::output, "PATH", "the new model: a .gguf file, or else a Hugging Face directory").told_as("").in(convert).shown(),
-      format_row({Format::text, Format::json}, "for people, or one JSON object").in(sft | eval | doctor | merge | convert).shown(),
+      format_row({Format::text, Format::json}, "for people, or one JSON object").in(kTrainingCommands | eval | doctor | merge | convert).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
       format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score),
       row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),
@@ -329,9 +329,16 @@ Rows sample_rows() {
 std::vector<Field> build() {
   std::vector<Field> table;
   const std::pair<const char*, Rows> groups[] = {
-      {"Model", model_rows()},        {"Data", data_rows()},       {"Input and output", filter_rows()},
-      {"Conversion", convert_rows()}, {"Sampling", sample_rows()}, {"Training", training_rows()},
-      {"Adapter", adapter_rows()},    {"Run", run_rows()},         {"Machine", machine_rows()},
+      {"Model", model_rows()},
+      {"Data", data_rows()},
+      {"Preference", preference_rows()},
+      {"Input and output", filter_rows()},
+      {"Conversion", convert_rows()},
+      {"Sampling", sample_rows()},
+      {"Training", training_rows()},
+      {"Adapter", adapter_rows()},
+      {"Run", run_rows()},
+      {"Machine", machine_rows()},
   };
   for (const auto& [group, rows] : groups) {
     for (const Row& entry : rows) {

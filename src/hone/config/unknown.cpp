@@ -42,7 +42,7 @@ const std::vector<Advice>& refused() {
       {{"eval_strategy", "evaluation_strategy"}, "give --eval_file, and --eval_steps N for a fixed distance"},
       {{"save_strategy"}, "give --save_steps N (0: no checkpoint, only model/)"},
       {{"logging_strategy"}, "give --logging_steps N"},
-      {{"loss_type", "use_liger_kernel"}, "the loss is the exact chunked negative log-likelihood; leave it out"},
+      {{"use_liger_kernel"}, "the loss is the exact chunked negative log-likelihood; leave it out"},
       {{"attn_implementation"}, "attention is always exact per row; leave it out"},
       {{"trust_remote_code"}, "no code of a model is ever run; leave it out"},
       {{"dataset", "dataset_name", "dataset_path", "datasets", "train_dataset", "train_data"}, "give --data FILE..."},
@@ -56,6 +56,15 @@ const std::vector<Advice>& refused() {
       {{"optimizer"}, "give --optim adamw|adamw_8bit"},
       {{"clip_grad", "gradient_clipping", "max_norm"}, "give --max_grad_norm X"},
       {{"train_on_inputs", "mask_prompt", "train_on_prompt"}, "give --assistant_only_loss or --completion_only_loss"},
+      {{"max_prompt_length"}, "rows over --max_length are dropped; --overlong cut cuts the front of their prompt instead"},
+      {{"precompute_ref_log_probs", "precompute_ref_batch_size"},
+       "the reference's log-probabilities are always computed once, before they are needed, and kept on disk; leave it out"},
+      {{"ref_model", "ref_model_name_or_path", "model_ref", "ref_model_init_kwargs", "force_use_ref_model", "ref_adapter_name", "model_adapter_name"},
+       "the reference is the policy at step 0 (with --adapter: with that adapter); leave it out"},
+      {{"reference_free"}, "give hone simpo or hone orpo: they have no reference"},
+      {{"disable_dropout"}, "there is no dropout but --lora_dropout of hone sft; leave it out"},
+      {{"pref_loss", "rlhf_type", "dpo_loss"}, "give hone dpo --loss_type NAME, or hone kto, orpo or simpo"},
+      {{"dpo_beta", "kto_beta", "reward_beta"}, "give --beta X"},
       {{"max_tokens", "max_gen_len"}, "give --max_new_tokens N (hone sample)"},
   };
   return table;
@@ -71,13 +80,10 @@ const std::vector<std::string>& later_names() {
       "reward_funcs",
       "reward_weights",
       "allow_unsandboxed",
-      "beta",
-      "ref_model",
       "reward_model",
       "value_model",
       "pass_k",
       "weights",
-      "max_prompt_length",
       "num_iterations",
       "epsilon",
       "epsilon_high",
@@ -96,14 +102,12 @@ const std::vector<std::string>& later_names() {
       "activation_offloading",
       "response_length",
       "num_ppo_epochs",
-      "label_smoothing",
   };
   return names;
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"dpo",  "reward", "ppo",  "grpo",   "kto",     "orpo", "simpo", "rloo",
-                                                 "rlhf", "curate", "plan", "advise", "compare", "chat", "grade"};
+  static const std::vector<std::string> names = {"ppo", "grpo", "rloo", "rlhf", "curate", "plan", "advise", "compare", "chat", "grade"};
   return names;
 }
 

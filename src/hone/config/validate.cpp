@@ -1,4 +1,7 @@
 // Contradictions between flags: found before anything is read or written.
+#include <algorithm>
+#include <cstddef>
+
 #include "hone/base/error.h"
 #include "hone/config/parse.h"
 
@@ -25,6 +28,14 @@ void check_needs(const Arguments& arguments) {
     if (!(field.commands & arguments.command) || !arguments.given.count(field.name) || applies(config, field)) continue;
     // A switch that is told to stay off says nothing wrong.
     if (std::holds_alternative<bool RunConfig::*>(field.member) && field_text(config, field) == field_text(start, field)) continue;
+    if (!field.losses.empty()) {
+      fail("--{} changes nothing with --loss_type {}: it belongs to {}; leave it out", field.name, fmt::join(config.loss_type, " "),
+           fmt::join(field.losses, ", "));
+    }
+    if (field.needs == Needs::synced_reference) fail("--{} changes nothing without --sync_ref_model; add it, or leave this out", field.name);
+    if (field.needs == Needs::alpha_divergence) {
+      fail("--{} changes nothing without --f_divergence_type alpha_divergence; add it, or leave this out", field.name);
+    }
     if (field.needs == Needs::held_out) fail("--{} needs held-out rows: add --eval_file FILE", field.name);
     if (field.needs == Needs::four_bit) fail("--{} changes nothing without --load_in_4bit; add it, or leave this out", field.name);
     if (field.needs == Needs::new_adapter && config.use_peft) {
@@ -52,7 +63,85 @@ void check_adapter(const Arguments& arguments) {
   }
 }
 
+void check_losses(const RunConfig& config, Command command) {
+  const std::vector<std::string>& losses = config.loss_type;
+  const auto chosen = [&](std::string_view name) { return std::find(losses.begin(), losses.end(), name) != losses.end(); };
+  for (size_t i = 0; i < losses.size(); ++i) {
+    if (std::find(losses.begin(), losses.begin() + static_cast<std::ptrdiff_t>(i), losses[i]) != losses.begin() + static_cast<std::ptrdiff_t>(i)) {
+      fail("--loss_type {} is given twice; give it once, with a weight in --loss_weights", losses[i]);
+    }
+  }
+  if (command != dpo && losses.size() > 1) fail("--loss_type: hone {} takes one loss, not {}", command_name(command), losses.size());
+  if (!config.loss_weights.empty() && config.loss_weights.size() != losses.size()) {
+    fail("--loss_weights has {} weights for {} losses ({}); give one for each", config.loss_weights.size(), losses.size(), fmt::join(losses, " "));
+  }
+  if (chosen("exo_pair") && config.label_smoothing == 0) {
+    fail("--loss_type exo_pair needs --label_smoothing above 0, its epsilon: with 0 it takes the logarithm of 0; its paper advises 0.001");
+  }
+  if (chosen("robust") && config.label_smoothing >= 0.5) {
+    fail("--label_smoothing {} is out of range for --loss_type robust: below 0.5, or the labels say nothing", config.label_smoothing);
+  }
+  if (chosen("alphapo") && config.alphapo_alpha == 0) {
+    fail("--loss_type alphapo needs --alphapo_alpha other than 0 (its paper: 0.25); with 0 it is --loss_type simpo");
+  }
+  if (chosen("alphapo") && config.cpo_alpha != 0) fail("--cpo_alpha: alphapo has no loss of the chosen completions beside it; leave it out");
+}
+
+/// An f-divergence leaves a term that cancels only in a difference of chosen and rejected (as TRL says); sorted losses have no weight per pair.
+void check_loss_combinations(const RunConfig& config) {
+  const std::vector<std::string> differences = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"};
+  for (const std::string& loss : config.loss_type) {
+    if (config.f_divergence_type != FDivergence::reverse_kl && std::find(differences.begin(), differences.end(), loss) == differences.end()) {
+      fail("--f_divergence_type and --loss_type {} exclude each other; it goes with {}", loss, fmt::join(differences, ", "));
+    }
+    if (config.use_weighting && loss.starts_with("aot"))
+      fail("--use_weighting and --loss_type {} exclude each other: that loss sorts the pairs", loss);
+  }
+}
+
+void check_preferences(const Arguments& arguments) {
+  const RunConfig& config = arguments.config;
+  check_losses(config, arguments.command);
+  check_loss_combinations(config);
+  if (config.lora_dropout != 0) fail("--lora_dropout {}: dropout exists in hone sft only; leave it out", config.lora_dropout);
+  if (arguments.command == kto && config.batch_size < 2 && config.loss_type.front() == "kto") {
+    fail("--batch_size 1: kto sets each prompt against another row's completion to estimate the KL divergence; give at least 2");
+  }
+  if (config.desirable_weight == 0 && config.undesirable_weight == 0) fail("--desirable_weight and --undesirable_weight are both 0: nothing trains");
+  if (!config.loss_weights.empty() && std::all_of(config.loss_weights.begin(), config.loss_weights.end(), [](double w) { return w == 0; })) {
+    fail("--loss_weights are all 0: nothing trains");
+  }
+}
+
+void resolve_losses(Arguments& arguments) {
+  RunConfig& config = arguments.config;
+  if (config.rpo_alpha) {
+    for (const char* name : {"loss_type", "loss_weights"}) {
+      if (arguments.given.count(name))
+        fail("--rpo_alpha and --{} exclude each other: it stands for --loss_type sigmoid sft --loss_weights 1 X", name);
+    }
+    config.loss_type = {"sigmoid", "sft"};
+    config.loss_weights = {1, *config.rpo_alpha};
+    config.rpo_alpha.reset();
+  }
+  const bool cpo = arguments.command == simpo && config.loss_type.front() != "simpo" && config.loss_type.front() != "alphapo";
+  if (cpo && !arguments.given.count("cpo_alpha")) config.cpo_alpha = 1;
+}
+
 }  // namespace
+
+/// Full training: TRL 1.16's defaults of SFTConfig, RewardConfig, DPOConfig, KTOConfig, ORPOConfig and CPOConfig. Adapters: ten times that,
+/// as TRL's documentation advises ("Train adapters with PEFT" of DPOTrainer: about 1e-5).
+double default_learning_rate(Command command, bool adapter) {
+  switch (command) {
+    case sft:
+      return adapter ? 2e-4 : 2e-5;
+    case reward:
+      return adapter ? 1e-3 : 1e-4;
+    default:
+      return adapter ? 1e-5 : 1e-6;
+  }
+}
 
 void resolve_defaults(Arguments& arguments) {
   RunConfig& config = arguments.config;
@@ -62,7 +151,8 @@ void resolve_defaults(Arguments& arguments) {
   const char* implied_by = config.load_in_4bit ? "load_in_4bit" : config.adapter.empty() ? "" : "adapter";
   if (*implied_by && told && !config.use_peft) fail("--use_peft false and --{} exclude each other: only an adapter is trained there", implied_by);
   if (*implied_by) config.use_peft = true;
-  if (config.use_peft && !arguments.given.count("learning_rate")) config.learning_rate = kAdapterLearningRate;
+  if (config.use_peft && !arguments.given.count("learning_rate")) config.learning_rate = default_learning_rate(arguments.command, true);
+  if (arguments.command & kPreferenceCommands) resolve_losses(arguments);
 }
 
 void validate(const Arguments& arguments) {
@@ -83,7 +173,8 @@ void validate(const Arguments& arguments) {
   if (arguments.command == merge && config.output_dir.empty()) fail("hone merge needs a folder for the merged model: add --output_dir DIR");
   check_needs(arguments);
   check_adapter(arguments);
-  if (arguments.command == sft) check_training(arguments);
+  if (arguments.command & kTrainingCommands) check_training(arguments);
+  if (arguments.command & kPreferenceCommands) check_preferences(arguments);
   if (arguments.command == sample && !config.prompt.empty() && !config.file.empty()) fail("--prompt and --file exclude each other; give one");
 }
 

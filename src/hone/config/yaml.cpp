@@ -28,10 +28,9 @@ YAML::Node load(const std::string& text, const std::string& file) {
 
 /// The scalars of a key's value.
 std::vector<std::string> scalars(const Field& field, const YAML::Node& value, const std::string& where) {
-  const bool is_list = std::holds_alternative<std::vector<std::string> RunConfig::*>(field.member);
   if (value.IsScalar()) return {value.Scalar()};
   if (value.IsNull()) fail("{}: has no value; give {}, or leave the key out", where, value_name(field));
-  if (!value.IsSequence() || !is_list) fail("{}: is a {}; wanted: {}", where, value.IsMap() ? "map" : "list", value_name(field));
+  if (!value.IsSequence() || !is_list(field)) fail("{}: is a {}; wanted: {}", where, value.IsMap() ? "map" : "list", value_name(field));
   if (value.size() > kListLimit) fail("{}: has {} values; at most {} are taken", where, value.size(), kListLimit);
   std::vector<std::string> list;
   for (const YAML::Node& item : value) {
@@ -72,12 +71,14 @@ void apply_yaml(Arguments& arguments, const std::string& text, const std::string
 std::string to_yaml(const RunConfig& config, Command command) {
   std::string out;
   for (const Field& field : fields()) {
-    if (!(field.commands & command) || !applies(config, field)) continue;
+    if (!(field.commands & command) || field.shorthand || !applies(config, field)) continue;
     if (const auto* list = std::get_if<std::vector<std::string> RunConfig::*>(&field.member)) {
       if ((config.**list).empty()) continue;
       std::vector<std::string> items;
       for (const std::string& item : config.**list) items.push_back(quoted(item));
       out += fmt::format("{}: [{}]\n", field.name, fmt::join(items, ", "));
+    } else if (const auto* numbers = std::get_if<std::vector<double> RunConfig::*>(&field.member)) {
+      if (!(config.**numbers).empty()) out += fmt::format("{}: [{}]\n", field.name, fmt::join(config.**numbers, ", "));
     } else if (const auto* string = std::get_if<std::string RunConfig::*>(&field.member)) {
       if (!(config.**string).empty()) out += fmt::format("{}: {}\n", field.name, quoted(config.**string));
     } else {
