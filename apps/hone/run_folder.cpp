@@ -73,14 +73,15 @@ void RunFolder::start() {
   fs::remove(path_ / kBadRows, ignored);
 }
 
-void take_resolved(config::RunConfig& config, const std::set<std::string>& given, const fs::path& run) {
+void take_resolved(config::RunConfig& config, const config::Arguments& now, const fs::path& run) {
   if (!config.resume || !fs::exists(run / "run.yaml")) return;
   config::Arguments then;
-  then.config = config::defaults(config::sft);
+  then.command = now.command;
+  then.config = config::defaults(now.command);
   config::apply_yaml(then, read_text(run / "run.yaml", size_t{1} << 20), (run / "run.yaml").string());
-  if (!given.count("micro_batch_tokens")) config.micro_batch_tokens = then.config.micro_batch_tokens;
-  if (!given.count("gradient_checkpointing")) config.gradient_checkpointing = then.config.gradient_checkpointing;
-  if (!given.count("eval_steps")) config.eval_steps = then.config.eval_steps;
+  if (!now.given.count("micro_batch_tokens")) config.micro_batch_tokens = then.config.micro_batch_tokens;
+  if (!now.given.count("gradient_checkpointing")) config.gradient_checkpointing = then.config.gradient_checkpointing;
+  if (!now.given.count("eval_steps")) config.eval_steps = then.config.eval_steps;
 }
 
 }  // namespace hone::app

@@ -1,10 +1,9 @@
 #pragma once
 // The folder of a training run: found, checked and claimed before anything is written.
 #include <filesystem>
-#include <set>
 #include <string>
 
-#include "hone/config/run_config.h"
+#include "hone/config/parse.h"
 
 namespace hone::app {
 
@@ -27,7 +26,7 @@ class RunFolder {
   bool started_ = false;
 };
 
-/// On --resume: what `auto` came to when the run began, for the fields that were not given now.
-void take_resolved(config::RunConfig& config, const std::set<std::string>& given, const std::filesystem::path& run);
+/// On --resume: what `auto` came to when the run began, for the fields that `now` does not give.
+void take_resolved(config::RunConfig& config, const config::Arguments& now, const std::filesystem::path& run);
 
 }  // namespace hone::app

@@ -202,7 +202,7 @@ TEST(RewardAdapter, TrainsPathsAndHeadAndReadsBack) {
     ASSERT_TRUE(adapter->set.score);
     EXPECT_EQ(adapter->parameters.back(), adapter->set.score.get());
     EXPECT_EQ(adapter->config.modules_to_save, std::vector<std::string>{"score"});
-    const train::StepSums sums = train::run_rows(*model, method, kAll, {64, true, false, &adapter->set});
+    const train::StepSums sums = train::run_rows(*model, method, kAll, {.micro_batch_tokens = 64, .training = true, .adapters = &adapter->set});
     EXPECT_TRUE(std::isfinite(sums.loss));
     for (ops::Parameter* p : adapter->parameters) {
       const bool a = p->name().ends_with(".lora_A.weight");  // B is 0: A has no gradient yet

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <unordered_map>
 
 #include "hone/adapters/modules.h"
 #include "hone/base/error.h"
@@ -288,6 +289,7 @@ std::unique_ptr<Adapter> frozen_copy(const Adapter& from) {
   copy->base_hash = from.base_hash;
   copy->ranks = from.ranks;
   copy->pissa = from.pissa;
+  std::unordered_map<const ops::Parameter*, ops::Parameter*> twins;
   const auto frozen = [](const ops::Parameter& p) {
     ops::Parameter c = p;
     c.value = p.value.detach().clone();
@@ -300,18 +302,28 @@ std::unique_ptr<Adapter> frozen_copy(const Adapter& from) {
     auto p = std::make_unique<ops::SidePath>();
     p->index = path->index;
     p->a = frozen(path->a);
+    twins[&path->a] = &p->a;
     for (const ops::SideTarget& t : path->targets) {
       ops::SideTarget& c = p->targets.emplace_back();
       c.row_begin = t.row_begin, c.rows = t.rows, c.a_begin = t.a_begin, c.r = t.r, c.scaling = t.scaling;
       c.b = frozen(t.b);
+      twins[&t.b] = &c.b;
       if (t.magnitude.defined()) c.magnitude = frozen(t.magnitude);
+      twins[&t.magnitude] = &c.magnitude;
     }
     copy->set.paths.emplace(weight, std::move(p));
   }
-  for (const auto& [base, p] : from.set.replacements) copy->set.replacements.emplace(base, std::make_unique<ops::Parameter>(frozen(*p)));
-  if (from.set.embedding) copy->set.embedding = std::make_unique<ops::Parameter>(frozen(*from.set.embedding));
-  if (from.set.head) copy->set.head = std::make_unique<ops::Parameter>(frozen(*from.set.head));
-  if (from.set.score) copy->set.score = std::make_unique<ops::Parameter>(frozen(*from.set.score));
+  const auto twin = [&](const std::unique_ptr<ops::Parameter>& p) {
+    if (!p) return std::unique_ptr<ops::Parameter>();
+    auto c = std::make_unique<ops::Parameter>(frozen(*p));
+    twins[p.get()] = c.get();
+    return c;
+  };
+  for (const auto& [base, p] : from.set.replacements) copy->set.replacements.emplace(base, twin(p));
+  copy->set.embedding = twin(from.set.embedding);
+  copy->set.head = twin(from.set.head);
+  copy->set.score = twin(from.set.score);
+  for (const ops::Parameter* p : from.parameters) copy->parameters.push_back(twins.at(p));
   return copy;
 }
 

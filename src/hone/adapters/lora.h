@@ -41,7 +41,7 @@ std::unique_ptr<Adapter> create_adapter(model::Model& model, const model::ModelS
 /// is another model; and where a value is not finite.
 std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& files, const std::string& base_hash, bool trainable);
 
-/// The same values, frozen: the reference "policy at step 0" of whatever is trained on top.
+/// The same values, frozen, with its parameters in the same order: the reference "policy at step 0" of whatever is trained on top.
 std::unique_ptr<Adapter> frozen_copy(const Adapter& adapter);
 
 /// True where the adapter changes nothing (every B is 0, no DoRA factor other than 1, nothing replaced): "adapter off" is then the same policy.

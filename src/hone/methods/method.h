@@ -85,6 +85,9 @@ class Method {
   virtual void append_reference(batch::PackedBatch& batch, int64_t row) const { append(batch, row); }
   virtual int64_t reference_tokens(int64_t row) const { return row_tokens(row); }
 
+  /// The metric that says by how many nats a token what should be preferred has become less likely than under the reference; null: none.
+  virtual const char* fall_metric() const { return nullptr; }
+
   /// Scope `step` only. What the first pass, without gradient, scores of a row (the row itself, or what its loss is measured against).
   virtual void append_first(batch::PackedBatch& batch, int64_t row) const { append(batch, row); }
   virtual int64_t first_tokens(int64_t row) const { return row_tokens(row); }

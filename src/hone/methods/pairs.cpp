@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "hone/base/error.h"
 
@@ -70,6 +71,13 @@ void report_rewards(std::vector<Term>& metrics, const Sides& rewards, double pai
 void report_logps(std::vector<Term>& metrics, const Sides& logps, double pairs) {
   metrics.push_back({"logps/chosen", logps.chosen, pairs});
   metrics.push_back({"logps/rejected", logps.rejected, pairs});
+}
+
+at::Tensor k3(const at::Tensor& policy, const at::Tensor& reference) {
+  const at::Tensor d = (reference.to(at::kCPU, at::kDouble) - policy.detach().to(at::kCPU, at::kDouble)).contiguous();
+  double* value = d.mutable_data_ptr<double>();
+  for (int64_t n = 0; n < d.numel(); ++n) value[n] = std::expm1(value[n]) - value[n];  // scalar code: its bits depend on the token alone
+  return d;
 }
 
 at::Tensor each_pair(int64_t pairs, const std::function<at::Tensor(int64_t)>& loss) {

@@ -67,6 +67,10 @@ void report_rewards(std::vector<Term>& metrics, const Sides& rewards, double pai
 /// logps/chosen, logps/rejected: means over pairs of what the method takes for a completion's log-probability.
 void report_logps(std::vector<Term>& metrics, const Sides& logps, double pairs);
 
+/// The k3 estimator of KL(policy || reference) by token, exp(d) - 1 - d of d = log ref - log pi (N): float64 on the CPU, without gradient
+/// (http://joschu.net/blog/kl-approx.html).
+at::Tensor k3(const at::Tensor& policy, const at::Tensor& reference);
+
 /// (P), each element made by `loss` from the pair's number, from tensors of that pair alone: its bits cannot depend on the pairs beside it
 /// (the vectorised functions of ATen round a last, partial vector otherwise). Differentiable.
 at::Tensor each_pair(int64_t pairs, const std::function<at::Tensor(int64_t)>& loss);

@@ -19,10 +19,11 @@ constexpr const char* kTensors = "tensors.safetensors";
 constexpr const char* kState = "state.json";
 constexpr const char* kMarker = "COMPLETE";  // sizes and checksums of the other files; written last
 
-std::vector<std::pair<std::string, at::Tensor>> tensors_of(Adamw& optimizer) {
-  std::vector<std::pair<std::string, at::Tensor>> all;
+ExtraTensors tensors_of(Adamw& optimizer, const ExtraTensors& extra) {
+  ExtraTensors all;
   for (const ops::Parameter* p : optimizer.parameters()) all.emplace_back("value/" + p->name(), p->value.detach());
   for (auto& state : optimizer.state_tensors()) all.push_back(std::move(state));
+  all.insert(all.end(), extra.begin(), extra.end());
   return all;
 }
 
@@ -80,7 +81,7 @@ std::vector<int64_t> list_checkpoints(const fs::path& run) {
   return steps;
 }
 
-void save_checkpoint(const fs::path& run, const CheckpointState& state, Adamw& optimizer) {
+void save_checkpoint(const fs::path& run, const CheckpointState& state, Adamw& optimizer, const ExtraTensors& extra) {
   const fs::path final_path = checkpoint_path(run, state.step), folder = final_path.parent_path();
   const fs::path temporary = folder / fmt::format(".step-{}.writing", state.step);
   std::error_code error;
@@ -90,7 +91,7 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, Adamw& o
   if (error) fail_resource("cannot create {}: {}; the older checkpoints are untouched", temporary.string(), error.message());
   try {
     std::vector<model::TensorProducer> producers;
-    for (const auto& [name, tensor] : tensors_of(optimizer)) producers.push_back(producer(name, tensor));
+    for (const auto& [name, tensor] : tensors_of(optimizer, extra)) producers.push_back(producer(name, tensor));
     model::write_safetensors(temporary / kTensors, producers, model::DType::f32);
     Json json = state.data;
     json["step"] = state.step;
@@ -139,10 +140,10 @@ CheckpointState read_state(const fs::path& run, int64_t step) {
   return state;
 }
 
-void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, bool weights_only) {
+void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, const ExtraTensors& extra, bool weights_only) {
   const fs::path folder = checkpoint_path(run, step);
   const model::SafetensorsFile file(folder / kTensors);
-  for (auto& [name, tensor] : tensors_of(optimizer)) {
+  for (auto& [name, tensor] : tensors_of(optimizer, extra)) {
     const bool is_value = name.rfind("value/", 0) == 0;
     if (weights_only && !is_value) continue;
     const auto found = file.tensors().find(name);
@@ -157,11 +158,11 @@ void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, bool w
   if (!weights_only) optimizer.set_steps(Json::parse(read_text(folder / kState)).at("optimizer_steps").get<int64_t>());
 }
 
-void rotate_checkpoints(const fs::path& run, int64_t limit, std::optional<int64_t> keep) {
+void rotate_checkpoints(const fs::path& run, int64_t limit, const std::vector<int64_t>& keep) {
   const std::vector<int64_t> steps = list_checkpoints(run);
   if (static_cast<int64_t>(steps.size()) <= limit) return;
   for (size_t i = 0; i + limit < steps.size(); ++i)
-    if (!keep || steps[i] != *keep) remove_checkpoint(run, steps[i], steps.back());
+    if (std::find(keep.begin(), keep.end(), steps[i]) == keep.end()) remove_checkpoint(run, steps[i], steps.back());
 }
 
 void remove_checkpoint(const fs::path& run, int64_t step, int64_t newer) {
@@ -184,11 +185,12 @@ void remove_torn_checkpoints(const fs::path& run) {
   }
 }
 
-int64_t checkpoint_bytes(const Adamw& optimizer) {
+int64_t checkpoint_bytes(const Adamw& optimizer, const ExtraTensors& extra) {
   // state.json, the marker, and a header entry for each tensor
-  const auto tensors = static_cast<int64_t>(optimizer.parameters().size() + optimizer.state_tensors().size());
+  const auto tensors = static_cast<int64_t>(optimizer.parameters().size() + optimizer.state_tensors().size() + extra.size());
   int64_t bytes = (1 << 16) + 256 * tensors + optimizer.state_bytes();
   for (const ops::Parameter* p : optimizer.parameters()) bytes += static_cast<int64_t>(p->value.nbytes());
+  for (const auto& [name, tensor] : extra) bytes += static_cast<int64_t>(tensor.nbytes());
   return bytes;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "hone/base/error.h"
@@ -70,13 +71,39 @@ std::string TrainableGuard::after_update() {
                      list_names(unchanged));
 }
 
+double FallGuard::median() const {
+  std::vector<double> sorted = window_;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t n = sorted.size();
+  return n == 0 ? 0 : (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+}
+
+std::string FallGuard::after_step(double fall) {
+  if (!(bound_ > 0) || !std::isfinite(fall)) return {};
+  window_.push_back(fall);
+  if (window_.size() > kWindow) window_.erase(window_.begin());
+  if (fired_ || window_.size() < kWindow || median() <= bound_) return {};
+  fired_ = true;
+  return fmt::format(
+      "the completions that it should prefer have become {:.2f} nats a token less likely than under the reference (median of the last {} steps; "
+      "--max_chosen_drop {}): the model is collapsing; lower --learning_rate, raise --beta, or add the loss sft",
+      median(), kWindow, bound_);
+}
+
+bool FallGuard::sound() const { return !(bound_ > 0) || window_.empty() || (median() <= bound_ / 2 && window_.back() <= bound_); }
+
 std::filesystem::path save_bad_batch(const std::filesystem::path& run, int64_t step, const methods::Method& method, std::span<const int64_t> rows) {
   std::string text;
   for (int64_t row : rows) {
     batch::PackedBatch batch;
     method.append(batch, row);
-    text += nlohmann::ordered_json{{"row", row}, {"ids", batch.token_ids}, {"predict_from", batch.predict_from}, {"weights", batch.weights}}.dump() +
-            "\n";
+    nlohmann::ordered_json line{{"row", row}, {"ids", batch.token_ids}};
+    for (const batch::Segment& s : batch.segments) line["segments"].push_back({s.begin, s.end, s.parent});
+    line["predict_from"] = batch.predict_from;
+    line["targets"] = batch.targets;
+    line["sequence_ids"] = batch.sequence_ids;
+    line["weights"] = batch.weights;
+    text += line.dump() + "\n";
   }
   const std::filesystem::path path = run / "nonfinite" / fmt::format("step-{}.jsonl", step);
   std::filesystem::create_directories(path.parent_path());

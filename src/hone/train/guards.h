@@ -39,7 +39,29 @@ class TrainableGuard {
   bool updated_ = false;
 };
 
-/// Writes the rows of a step with a non-finite loss or gradient to run/nonfinite/step-N.jsonl: {"row","ids","weights"} a line.
+/// Watches a figure that must not rise: by how many nats a token the model has come to find what it should prefer less likely than the
+/// reference did (Method::fall_metric). Learning from pairs can collapse: both completions become unlikely while the margin grows. The run has
+/// fallen when the median of the last kWindow steps is above the bound, so that a few noisy steps stop nothing.
+class FallGuard {
+ public:
+  static constexpr size_t kWindow = 10;                // steps
+  explicit FallGuard(double bound) : bound_(bound) {}  // 0: off
+  /// What is wrong, the first time; else empty.
+  std::string after_step(double fall);
+  /// Whether the fall has not begun: the median is at most half the bound, and the last step within it.
+  bool sound() const;
+  const std::vector<double>& window() const { return window_; }
+  void restore(std::vector<double> window) { window_ = std::move(window); }
+
+ private:
+  double median() const;
+  double bound_;
+  std::vector<double> window_;
+  bool fired_ = false;
+};
+
+/// Writes the rows of a step with a non-finite loss or gradient to run/nonfinite/step-N.jsonl: {"row","ids","segments","predict_from",
+/// "targets","sequence_ids","weights"} a line; a segment is [begin, end, parent].
 std::filesystem::path save_bad_batch(const std::filesystem::path& run, int64_t step, const methods::Method& method, std::span<const int64_t> rows);
 
 }  // namespace hone::train

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <memory>
+#include <set>
 #include <utility>
 
 #include "hone/base/files.h"
@@ -12,7 +12,9 @@
 #include "hone/base/signals.h"
 #include "hone/data/shuffle.h"
 #include "hone/train/checkpoint.h"
+#include "hone/train/evaluation.h"
 #include "hone/train/guards.h"
+#include "hone/train/kept_checkpoints.h"
 #include "hone/train/micro_batch.h"
 
 namespace hone::train {
@@ -28,8 +30,6 @@ struct Progress {
   int64_t bad_in_a_row = 0;
   int64_t bad_steps = 0;  // steps that were not applied
   int64_t largest_micro_batch = 0;
-  double best = std::numeric_limits<double>::quiet_NaN();  // of metric_for_best_model
-  int64_t best_step = -1;
   double seconds = 0;  // of training so far, over all starts
 };
 
@@ -41,31 +41,28 @@ class Loop {
         optimizer_(trainable(job), {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay, c_.optim == config::Optimizer::adamw_8bit,
                                     job.spill_optimizer ? job.run : std::filesystem::path{}}),
         guard_(optimizer_.parameters()),
+        fall_guard_(c_.max_chosen_drop),
+        reference_(job.reference, *job.model, job.adapter, *job.method, job.eval_method, job.micro_batch_tokens),
+        kept_(job.run, c_, job.eval_method != nullptr),
         order_(job.method->num_rows(), c_.batch_size, static_cast<uint64_t>(c_.seed), c_.shuffle_dataset) {
     result_.total_steps = total_steps(c_, job.method->num_rows());
     eval_every_ = c_.eval_steps.value_or(order_.steps_per_epoch());
   }
 
   TrainResult run() {
-    check_disk();
-    if (c_.resume) resume();
-    if (job_.started) job_.started(progress_.step > 0);
+    kept_.check_disk(result_.total_steps, checkpoint_bytes(optimizer_, reference_.tensors()), job_.model_bytes);
+    const bool resumed = c_.resume && read_progress();
+    if (job_.started) job_.started(resumed);
     started_ = monotonic_seconds();
     metrics_ = std::make_unique<MetricsWriter>(job_.run / "metrics.jsonl", progress_.step);
+    // From the freshly loaded policy: before a checkpoint's tensors take its place.
+    if (!reference_.prepare(rows_to_visit())) return interrupted_before_the_first_step();
+    if (resumed) restore_tensors();
     while (progress_.step < result_.total_steps) {
       if (!one_step()) return finish();
       if (should_stop()) return finish();
     }
-    if (c_.load_best_model_at_end && progress_.best_step >= 0 && progress_.best_step != progress_.step) {
-      const std::string problem = verify_checkpoint(checkpoint_path(job_.run, progress_.best_step));
-      if (problem.empty()) {
-        load_checkpoint(job_.run, progress_.best_step, optimizer_, /*weights_only=*/true);
-        if (job_.adapter) adapters::updated(*job_.adapter);
-        log_info("the model is the best by {}: step {}", metric_name(), progress_.best_step);
-      } else {
-        log_warning("the best checkpoint cannot be used, model/ is the last step: {}", problem);
-      }
-    }
+    if (c_.load_best_model_at_end) take_best();
     job_.save_model(job_.run / "model");
     return finish();
   }
@@ -90,44 +87,62 @@ class Loop {
 
   ops::AdapterSet* adapter_set() const { return job_.adapter ? &job_.adapter->set : nullptr; }
 
-  std::string metric_name() const { return c_.metric_for_best_model == config::BestMetric::eval_loss ? "eval_loss" : "eval_mean_token_accuracy"; }
+  std::string metric_name() const { return config::metric_key(c_.metric_for_best_model); }
 
-  // The best checkpoint is always kept, unless the run writes none at all (--save_steps 0).
-  bool keeps_best() const { return job_.eval_method && (c_.save_steps > 0 || c_.load_best_model_at_end); }
-
-  // Room for the checkpoints that stand at once, the one being written, and the model.
-  void check_disk() const {
-    const int64_t written = c_.save_steps > 0 ? (result_.total_steps + c_.save_steps - 1) / c_.save_steps : 0;  // one at the end, too
-    const int64_t kept = std::min(written, c_.save_total_limit.value_or(written)) + (keeps_best() ? 1 : 0);
-    const int64_t standing = c_.resume ? static_cast<int64_t>(list_checkpoints(job_.run).size()) : 0;
-    const double needed =
-        static_cast<double>(checkpoint_bytes(optimizer_)) * static_cast<double>(std::max<int64_t>(0, kept - standing) + 1) +
-        static_cast<double>(job_.model_bytes);
-    const double free = static_cast<double>(free_bytes(job_.run));
-    if (free < needed)
-      fail_resource(
-          "{}: {:.0f} MiB are free but the checkpoints and the model of this run need {:.0f} MiB; free some, or give --save_total_limit or a larger "
-          "--save_steps",
-          job_.run.string(), free / kMiB, needed / kMiB);
+  // Every row of the steps to come, in the order of its first visit.
+  std::vector<int64_t> rows_to_visit() const {
+    std::vector<int64_t> rows;
+    if (!job_.reference.logprobs) return rows;
+    std::set<int64_t> seen;
+    data::RowOrder order = order_;
+    for (int64_t step = progress_.step; step < result_.total_steps && static_cast<int64_t>(seen.size()) < job_.method->num_rows(); ++step)
+      for (const int64_t row : order.next())
+        if (seen.insert(row).second) rows.push_back(row);
+    return rows;
   }
 
-  void resume() {
+  TrainResult interrupted_before_the_first_step() {
+    result_.exit = interrupt_exit();
+    result_.message = "interrupted while the reference was computed; what there is of it is kept, go on with --resume";
+    return finish();
+  }
+
+  void take_best() {
+    const int64_t best = kept_.best_step();
+    if (best < 0 || best == progress_.step) return;
+    const std::string problem = verify_checkpoint(checkpoint_path(job_.run, best));
+    if (!problem.empty()) {
+      log_warning("the best checkpoint cannot be used, model/ is the last step: {}", problem);
+      return;
+    }
+    load_checkpoint(job_.run, best, optimizer_, {}, /*weights_only=*/true);
+    if (job_.adapter) adapters::updated(*job_.adapter);
+    log_info("the model is the best by {}: step {}", metric_name(), best);
+  }
+
+  // Where the newest checkpoint stands; its tensors are left for restore_tensors. False: there is none.
+  bool read_progress() {
     const std::optional<int64_t> step = newest_checkpoint(job_.run);
     if (!step) {
       log_info("--resume: no complete checkpoint in {}: starting at step 0", job_.run.string());
-      return;
+      return false;
     }
     const CheckpointState state = read_state(job_.run, *step);
     compare_identity(state.data.at("identity"));
-    load_checkpoint(job_.run, *step, optimizer_);
-    if (job_.adapter) adapters::updated(*job_.adapter);
     const Json& p = state.data.at("progress");
-    progress_ = {state.step,     p.at("tokens"),    p.at("bad_in_a_row"), p.at("bad_steps"), p.at("largest_micro_batch"),
-                 progress_.best, p.at("best_step"), p.at("seconds")};
-    if (!p.at("best").is_null()) progress_.best = p.at("best");
+    progress_ = {state.step, p.at("tokens"), p.at("bad_in_a_row"), p.at("bad_steps"), p.at("largest_micro_batch"), p.at("seconds")};
+    kept_.read(p);
+    fall_guard_.restore(p.value("fall", std::vector<double>()));
     order_.seek({p.at("epoch"), p.at("index")});
     result_.last_metrics = state.data.at("last_metrics");
     result_.last_eval = state.data.at("last_eval");
+    return true;
+  }
+
+  void restore_tensors() {
+    load_checkpoint(job_.run, progress_.step, optimizer_, reference_.tensors());
+    reference_.restored();
+    if (job_.adapter) adapters::updated(*job_.adapter);
     if (optimizer_.steps() > c_.warmup_steps + 1) guard_.skip();
     remove_torn_checkpoints(job_.run);
     log_info("resuming after step {} of {}", progress_.step, result_.total_steps);
@@ -148,6 +163,7 @@ class Loop {
     const double begin = monotonic_seconds();
     const std::vector<int64_t> rows = order_.next();
     const int64_t step = progress_.step;
+    const double prepared = reference_.before_step(rows);
     zero_gradients(optimizer_.parameters());
     if (job_.adapter)
       job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, true, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
@@ -167,7 +183,8 @@ class Loop {
       progress_.bad_in_a_row = 0;
       if (!apply(squares, norm, rate)) return false;
     }
-    const double seconds = monotonic_seconds() - begin;
+    reference_.after_step(progress_.step);
+    const double seconds = monotonic_seconds() - begin + prepared;
     const bool last = progress_.step == result_.total_steps;
     const bool evaluates = job_.eval_method && (last || progress_.step % eval_every_ == 0);
     Json line = report(sums, norm, rate, seconds);
@@ -177,6 +194,7 @@ class Loop {
       result_.last_metrics = line;
       metrics_->write(line);
     }
+    if (const char* fall = job_.method->fall_metric(); fall && finite && !guarded(fall_guard_.after_step(line.value(fall, 0.0)))) return fallen();
     if (evaluates) keep_best(line.at(metric_name()));
     // In the middle of a bad streak the weights may be broken already: the last good checkpoint stays the newest.
     if (c_.save_steps > 0 && progress_.bad_in_a_row == 0 && (last || progress_.step % c_.save_steps == 0)) save();
@@ -256,50 +274,44 @@ class Loop {
 
   Json evaluate() {
     const double begin = monotonic_seconds();
+    reference_.before_evaluation();
     Json line = evaluation(*job_.model, adapter_set(), *job_.eval_method, job_.micro_batch_tokens);
     line["eval_runtime"] = monotonic_seconds() - begin;
     result_.last_eval = line;
     result_.last_eval["step"] = progress_.step;
-    log_info("step {}: eval_loss {:.4f}, eval_mean_token_accuracy {:.4f}", progress_.step, line.at("eval_loss").get<double>(),
-             line.at("eval_mean_token_accuracy").get<double>());
+    log_info("step {}: {}", progress_.step, headline(line));
     return line;
   }
 
   void keep_best(double value) {
-    const bool lower = c_.metric_for_best_model == config::BestMetric::eval_loss;
-    if (std::isfinite(value) && (std::isnan(progress_.best) || (lower ? value < progress_.best : value > progress_.best))) {
-      progress_.best = value;
-      const int64_t before = std::exchange(progress_.best_step, progress_.step);
-      if (!keeps_best()) return;
-      save();
-      const bool periodic = c_.save_steps > 0 && before % c_.save_steps == 0;
-      if (!c_.save_total_limit && before > 0 && !periodic) remove_checkpoint(job_.run, before, progress_.step);
-    }
+    if (!kept_.is_best(value, progress_.step) || !kept_.keeps_best()) return;
+    save();
+    kept_.best_saved();
+  }
+
+  // The guard has stopped a run that fell: what was saved on the way down goes, so that the newest checkpoint is the last good one.
+  bool fallen() {
+    const int64_t sound = kept_.back_to_sound();
+    if (sound >= 0) result_.message += fmt::format("; the checkpoint of step {}, from before it, is kept", sound);
+    return false;
   }
 
   void save() {
     if (last_saved_ == progress_.step) return;
     const data::Position position = order_.position();
-    Json best = nullptr;
-    if (!std::isnan(progress_.best)) best = progress_.best;
     CheckpointState state{progress_.step, {}};
     state.data["identity"] = job_.identity;
-    state.data["progress"] = {{"tokens", progress_.tokens},
-                              {"bad_in_a_row", progress_.bad_in_a_row},
-                              {"bad_steps", progress_.bad_steps},
-                              {"largest_micro_batch", progress_.largest_micro_batch},
-                              {"best", best},
-                              {"best_step", progress_.best_step},
-                              {"seconds", progress_.seconds},
-                              {"epoch", position.epoch},
+    state.data["progress"] = {{"tokens", progress_.tokens},       {"bad_in_a_row", progress_.bad_in_a_row},
+                              {"bad_steps", progress_.bad_steps}, {"largest_micro_batch", progress_.largest_micro_batch},
+                              {"seconds", progress_.seconds},     {"epoch", position.epoch},
                               {"index", position.index}};
+    kept_.write(state.data["progress"]);
+    if (!fall_guard_.window().empty()) state.data["progress"]["fall"] = fall_guard_.window();
     state.data["last_metrics"] = result_.last_metrics;
     state.data["last_eval"] = result_.last_eval;
-    save_checkpoint(job_.run, state, optimizer_);
+    save_checkpoint(job_.run, state, optimizer_, reference_.tensors());
     last_saved_ = progress_.step;
-    std::optional<int64_t> keep;
-    if (progress_.best_step >= 0) keep = progress_.best_step;
-    if (c_.save_total_limit) rotate_checkpoints(job_.run, *c_.save_total_limit, keep);
+    kept_.saved(progress_.step, fall_guard_.sound());
   }
 
   bool should_stop() {
@@ -330,6 +342,9 @@ class Loop {
   const config::RunConfig& c_;
   Adamw optimizer_;
   TrainableGuard guard_;
+  FallGuard fall_guard_;
+  Reference reference_;
+  KeptCheckpoints kept_;
   data::RowOrder order_;
   std::unique_ptr<MetricsWriter> metrics_;
   Progress progress_;
@@ -345,40 +360,6 @@ int64_t total_steps(const config::RunConfig& config, int64_t rows) {
   if (config.max_steps > 0) return config.max_steps;
   const int64_t per_epoch = (rows + config.batch_size - 1) / config.batch_size;
   return static_cast<int64_t>(std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
-}
-
-namespace {
-
-// NAME, NAME_low, NAME_high: the ratio sum(values)/sum(counts) and its 95 % interval over rows, by the linearised variance of a ratio
-// (Cochran, Sampling Techniques, 1977, section 6.3): rows are the units that were drawn, not tokens.
-void add_interval(Json& out, const std::string& name, double ratio, const methods::Method& method, const std::vector<double>& values) {
-  out[name] = ratio;
-  const auto n = static_cast<double>(values.size());
-  double count = 0, squares = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    const int64_t row[] = {static_cast<int64_t>(i)};
-    const double c = method.counts(row)[0];
-    count += c;
-    squares += (values[i] - ratio * c) * (values[i] - ratio * c);
-  }
-  if (values.size() < 2 || !(count > 0)) return;
-  const double half = 1.959963984540054 * std::sqrt(n / (n - 1) * squares) / count;
-  out[name + "_low"] = ratio - half;
-  out[name + "_high"] = ratio + half;
-}
-
-}  // namespace
-
-Json evaluation(model::Model& model, ops::AdapterSet* adapters, const methods::Method& method, int64_t micro_batch_tokens) {
-  std::vector<int64_t> rows(method.num_rows());
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-  const StepSums sums = run_rows(model, method, rows, {micro_batch_tokens, false, false, adapters});
-  Json out;
-  add_interval(out, "eval_loss", sums.loss, method, sums.row_loss);
-  for (size_t i = 0; i < sums.metrics.size(); ++i)
-    add_interval(out, "eval_" + sums.metrics[i].first, sums.metrics[i].second, method, sums.row_metrics[i]);
-  out["eval_num_tokens"] = sums.tokens;
-  return out;
 }
 
 TrainResult train(const TrainJob& job) { return Loop(job).run(); }

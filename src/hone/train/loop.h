@@ -10,7 +10,9 @@
 #include "hone/config/run_config.h"
 #include "hone/methods/method.h"
 #include "hone/model/decoder.h"
+#include "hone/train/evaluation.h"
 #include "hone/train/metrics.h"
+#include "hone/train/reference_logprobs.h"
 
 namespace hone::train {
 
@@ -20,6 +22,7 @@ struct TrainJob {
   adapters::Adapter* adapter = nullptr;  // what is trained, on the frozen model; null: the model itself
   const methods::Method* method = nullptr;
   const methods::Method* eval_method = nullptr;                  // may be null
+  ReferenceSource reference;                                     // of a method that is measured against one
   std::filesystem::path run;                                     // output_dir, exists
   int64_t micro_batch_tokens = 1024;                             // resolved
   bool checkpointing = false;                                    // gradient checkpointing, resolved
@@ -42,9 +45,6 @@ struct TrainResult {
 
 /// Runs the job. Bad input and full disks are UserErrors; guards and signals come back as the result's exit code.
 TrainResult train(const TrainJob& job);
-
-/// Held-out figures without gradient: eval_loss, eval_* metrics of the method, eval_num_tokens.
-Json evaluation(model::Model& model, ops::AdapterSet* adapters, const methods::Method& method, int64_t micro_batch_tokens);
 
 /// Total optimizer steps of a run: max_steps, or num_train_epochs over batches that do not cross epochs.
 int64_t total_steps(const config::RunConfig& config, int64_t rows);

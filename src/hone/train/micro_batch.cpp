@@ -16,6 +16,7 @@ struct Running {
   double sum = 0, count = 0;  // sum: of an extreme, the extreme so far
   methods::Reduce reduce = methods::Reduce::sum;
   std::vector<double> values;  // per sequence
+  std::vector<double> counts;  // of each row alone
 };
 
 void add_value(Running& r, double value) {
@@ -30,11 +31,21 @@ void add_value(Running& r, double value) {
 // Adds the per-sequence values of a micro-batch one by one, in data order.
 void accumulate(std::vector<Running>& running, const std::vector<methods::Term>& terms) {
   if (running.empty())
-    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count, t.reduce, {}});
+    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count, t.reduce, {}, {}});
   check(running.size() == terms.size(), "a method returned {} terms after {}", terms.size(), running.size());
   for (size_t i = 0; i < terms.size(); ++i) {
     const at::Tensor values = terms[i].values.detach().to(at::kCPU, at::kDouble).contiguous();
     for (int64_t s = 0; s < values.size(0); ++s) add_value(running[i], values.const_data_ptr<double>()[s]);
+  }
+}
+
+// The counts that the rows' values have where a row is a step of its own. They follow from Method::counts alone: the forward is the same.
+void add_row_counts(std::vector<Running>& losses, std::vector<Running>& metrics, const methods::Method& method, const methods::Forward& forward,
+                    const methods::StepInputs& step) {
+  for (const int64_t row : forward.rows) {
+    const methods::MethodOutput alone = method.evaluate(forward, {method.counts(std::span(&row, 1)), step.shared});
+    for (size_t i = 0; i < losses.size(); ++i) losses[i].counts.push_back(alone.losses[i].count);
+    for (size_t i = 0; i < metrics.size(); ++i) metrics[i].counts.push_back(alone.metrics[i].count);
   }
 }
 
@@ -74,7 +85,7 @@ at::Tensor joined(const std::vector<at::Tensor>& parts) { return parts.empty() |
 // Scores everything that the losses of the step must know beforehand, without gradient, and hands it to the method at once.
 at::Tensor first_pass(model::Model& model, const methods::Method& method, std::span<const int64_t> rows, const PassOptions& options) {
   at::AutoGradMode no_grad(false);
-  const PassOptions frozen = {options.micro_batch_tokens, false, false, options.adapters};
+  const PassOptions frozen = {.micro_batch_tokens = options.micro_batch_tokens, .adapters = options.adapters};
   std::vector<int64_t> lengths;
   for (int64_t row : rows) lengths.push_back(method.first_tokens(row));
   model::ensure_positions(model, *std::max_element(lengths.begin(), lengths.end()));
@@ -141,16 +152,22 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
     const methods::MethodOutput out = method.evaluate(forward, step);
     accumulate(losses, out.losses);
     accumulate(metrics, out.metrics);
+    if (options.row_counts) add_row_counts(losses, metrics, method, forward, step);
     if (options.training) backward(out.losses);
   }
   if (options.training) ops::flush_lookups(model.lookup_table(options.adapters));
   for (const Running& l : losses) sums.loss += l.sum / l.count;
-  if (!losses.empty()) sums.row_loss = std::move(losses[0].values);
+  sums.loss_terms = static_cast<int64_t>(losses.size());
+  if (!losses.empty()) {
+    sums.row_loss = std::move(losses[0].values);
+    sums.row_loss_counts = std::move(losses[0].counts);
+  }
   for (Running& m : metrics) {
     if (!(m.count > 0)) continue;  // nothing of that kind in this step
     const bool sum = m.reduce == methods::Reduce::sum;
     sums.metrics.emplace_back(m.name, sum ? m.sum / m.count : m.sum);
     sums.row_metrics.push_back(sum ? std::move(m.values) : std::vector<double>());
+    sums.row_metric_counts.push_back(sum ? std::move(m.counts) : std::vector<double>());
   }
   return sums;
 }

@@ -16,14 +16,18 @@ struct StepSums {
   std::vector<std::pair<std::string, double>> metrics;  // name, sum/count or the extreme
   std::vector<double> row_loss;                         // per sequence, not divided: the first loss term
   std::vector<std::vector<double>> row_metrics;         // per metric and sequence, not divided; empty for an extreme
-  int64_t tokens = 0;                                   // real input tokens
-  int64_t largest_micro_batch = 0;                      // packed tokens
+  int64_t loss_terms = 0;
+  std::vector<double> row_loss_counts;                 // with PassOptions::row_counts: what the row's value is divided by where it stands alone
+  std::vector<std::vector<double>> row_metric_counts;  // the same of each metric
+  int64_t tokens = 0;                                  // real input tokens
+  int64_t largest_micro_batch = 0;                     // packed tokens
 };
 
 struct PassOptions {
   int64_t micro_batch_tokens = 1024;
   bool training = false;
   bool checkpointing = false;
+  bool row_counts = false;              // also the count that each row's values have of their own
   ops::AdapterSet* adapters = nullptr;  // null: the base model alone
 };
 

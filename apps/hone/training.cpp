@@ -1,0 +1,299 @@
+#include "training.h"
+
+#include <torch/csrc/api/include/torch/version.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "console.h"
+#include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/base/hash.h"
+#include "hone/base/log.h"
+#include "hone/base/process.h"
+#include "hone/base/signals.h"
+#include "hone/model/export.h"
+#include "hone/train/loop.h"
+#include "loaded_model.h"
+#include "run_folder.h"
+
+namespace hone::app {
+namespace {
+
+namespace fs = std::filesystem;
+using train::Json;
+
+// What one start of the command works with; everything that a message or a file of the run tells about.
+struct Run {
+  config::Command command;
+  config::RunConfig config;
+  train::Machine machine;
+  OpenedModel opened;
+  fs::path folder;
+  Task task;
+  std::optional<Task> eval;
+  double begin = 0;
+
+  const std::string& name() const { return config::command_name(command); }
+  int64_t rows() const { return task.method->num_rows(); }
+  int64_t total_steps() const { return train::total_steps(config, rows()); }
+  int64_t longest() const { return std::max(task.longest, eval ? eval->longest : 0); }
+  const methods::Method* eval_method() const { return eval ? eval->method.get() : nullptr; }
+};
+
+Task load_task(const Run& run, const Technique& technique, const std::vector<std::string>& files) {
+  train::SftDataOptions options;
+  options.files = files;
+  options.config = &run.config;
+  options.tokenizer = &run.opened.text.tokenizer;
+  options.chat = &run.opened.text.chat;
+  options.vocab_size = run.opened.source->config().vocab_size;
+  options.bad_rows = run.folder / "bad_rows.jsonl";
+  options.cache_folder = train::default_cache_folder();
+  return technique.load(options);
+}
+
+// Of the adapter and the base's storage; null without an adapter.
+Json adapter_identity(const config::RunConfig& c) {
+  if (!c.use_peft) return nullptr;
+  Json identity{{"lora_r", c.lora_r},
+                {"lora_alpha", c.lora_alpha},
+                {"lora_dropout", c.lora_dropout},
+                {"lora_target_modules", c.lora_target_modules},
+                {"lora_modules_to_save", c.lora_modules_to_save},
+                {"use_rslora", c.use_rslora},
+                {"use_dora", c.use_dora},
+                {"init_lora_weights", static_cast<int>(c.init_lora_weights)},
+                {"loraplus_lr_ratio", c.loraplus_lr_ratio},
+                {"load_in_4bit", c.load_in_4bit},
+                {"bnb_4bit_quant_type", static_cast<int>(c.bnb_4bit_quant_type)},
+                {"use_bnb_nested_quant", c.use_bnb_nested_quant}};
+  if (!c.adapter.empty()) {
+    for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+      const MappedFile file(fs::path(c.adapter) / name);
+      identity["started_from"].push_back(hash_hex(file.bytes().data(), file.bytes().size()));
+    }
+  }
+  return identity;
+}
+
+// Everything that decides the bits of a run; on resume each of these must be the same.
+Json identity_of(const Run& run, const Technique& technique) {
+  const config::RunConfig& c = run.config;
+  Json identity{{"command", run.name()},
+                {"model", run.opened.source->content_hash()},
+                {"data", run.task.cache_key},
+                {"eval_data", run.eval ? run.eval->cache_key : ""},
+                {"rows", run.rows()},
+                {"max_length", c.max_length},
+                {"overlong", static_cast<int>(c.overlong)},
+                {"seed", c.seed},
+                {"shuffle_dataset", c.shuffle_dataset},
+                {"batch_size", c.batch_size},
+                {"max_steps", run.total_steps()},
+                {"learning_rate", c.learning_rate},
+                {"lr_scheduler_type", static_cast<int>(c.lr_scheduler_type)},
+                {"warmup_steps", c.warmup_steps},
+                {"weight_decay", c.weight_decay},
+                {"max_grad_norm", c.max_grad_norm},
+                {"adam_beta1", c.adam_beta1},
+                {"adam_beta2", c.adam_beta2},
+                {"adam_epsilon", c.adam_epsilon},
+                {"max_tree_tokens", c.max_tree_tokens},
+                {"dtype", "float32"},
+                {"optim", static_cast<int>(c.optim)},
+                {"adapter", adapter_identity(c)},
+                {"metric_for_best_model", static_cast<int>(c.metric_for_best_model)},
+                {"backend", run.machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
+  if (!technique.options.is_null()) identity["options"] = technique.options;
+  return identity;
+}
+
+// The checkpoint itself holds its linears in 4 bits.
+bool stored_in_4bit(const OpenedModel& opened) { return opened.source->quantized("model.layers.0.self_attn.q_proj.weight").has_value(); }
+
+// What the run holds in memory, before anything is loaded.
+train::MemoryDemand demand_of(const Run& run) {
+  const config::RunConfig& config = run.config;
+  config::RunConfig stored = config;
+  stored.load_in_4bit |= stored_in_4bit(run.opened);
+  train::MemoryDemand demand = train::memory_demand(run.opened.source->config(), stored);
+  if (!config.use_peft) {
+    if (config.sync_ref_model) demand.weights *= 2;  // the reference's own
+    return demand;
+  }
+  const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.opened.source->config(), lora_config(config, ""))
+                                                            : adapters::adapter_size(adapters::read_peft(config.adapter));
+  demand.adapter = true;
+  demand.trained = static_cast<double>(size.elements);
+  demand.adapter_rank = size.rank_columns;
+  if (config.sync_ref_model) demand.weights += 4 * demand.trained;
+  return demand;
+}
+
+// Packed tokens of the largest row: what a micro-batch must hold at least.
+int64_t largest_row(const methods::Method* method) {
+  int64_t largest = 0;
+  for (int64_t row = 0; method && row < method->num_rows(); ++row) largest = std::max(largest, method->row_tokens(row));
+  return largest;
+}
+
+// Everything that the base's log-probabilities follow from.
+std::string base_key(const Run& run) {
+  const config::RunConfig& c = run.config;
+  return fmt::format("{} {} {} {} float32 {}", run.opened.source->content_hash(), c.load_in_4bit, static_cast<int>(c.bnb_4bit_quant_type),
+                     c.use_bnb_nested_quant, run.machine.backend == ops::Backend::kernels ? "kernels" : "reference");
+}
+
+// What the method is measured against; the tensors of a reference that follows (--sync_ref_model) are made later.
+train::ReferenceSource reference_source(const Run& run) {
+  train::ReferenceSource source;
+  source.logprobs = run.task.method->reference();
+  if (run.config.sync_ref_model && !source.logprobs) fail("--sync_ref_model: none of these losses is measured against a reference; leave it out");
+  if (!source.logprobs) return source;
+  source.eval_logprobs = run.eval ? run.eval->method->reference() : nullptr;
+  source.base_key = base_key(run);
+  source.data_key = run.task.cache_key;
+  if (run.eval) source.eval_data_key = run.eval->cache_key;
+  source.cache_folder = train::default_cache_folder();
+  source.cache_limit = train::cache_limit();
+  source.sync_alpha = run.config.ref_model_mixup_alpha;
+  source.sync_steps = run.config.ref_model_sync_steps;
+  return source;
+}
+
+// A reference that follows the policy: a second model, or with an adapter a copy of that.
+struct MovingReference {
+  std::unique_ptr<model::Model> model;
+  std::unique_ptr<adapters::Adapter> adapter;
+};
+MovingReference moving_reference(const Run& run, const adapters::Adapter* adapter) {
+  if (!run.config.sync_ref_model) return {};
+  if (adapter) return {nullptr, adapters::frozen_copy(*adapter)};
+  MovingReference reference{load_weights(*run.opened.source, run.machine, run.config, run.longest()), nullptr};
+  for (ops::Parameter* p : reference.model->parameters()) p->trainable = false;
+  return reference;
+}
+
+// A new adapter, or the one of --adapter to go on with; null where the model itself is trained.
+std::unique_ptr<adapters::Adapter> adapter_to_train(const config::RunConfig& config, const OpenedModel& opened, model::Model& model) {
+  if (!config.use_peft) return nullptr;
+  std::unique_ptr<adapters::Adapter> adapter =
+      config.adapter.empty() ? adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string()), config.seed)
+                             : load_adapter(model, *opened.source, config, true);
+  int64_t trained = 0, all = 0;
+  for (const ops::Parameter* p : adapter->parameters) trained += p->numel();
+  for (const ops::Parameter* p : model.parameters()) all += p->numel();
+  log_info("adapter: {} trained values in {} linears, {:.2f} % of the base's {}", trained, adapter->set.paths.size(),
+           100.0 * static_cast<double>(trained) / static_cast<double>(all), all);
+  return adapter;
+}
+
+// run.yaml holds what `auto` came to, so that nobody has to guess later what ran.
+void write_run_yaml(const Run& run) {
+  config::RunConfig config = run.config;
+  config.device = run.machine.device.is_cpu() ? config::Device::cpu : config::Device::cuda;
+  config.dtype = config::Dtype::float32;
+  config.isa = run.machine.isa == "avx512" ? config::IsaChoice::avx512 : config::IsaChoice::avx2;
+  config.threads = run.machine.threads;
+  config.resume = false;
+  write_atomic(run.folder / "run.yaml", config::to_yaml(config, run.command));
+}
+
+Json write_summary(const Run& run, const train::TrainResult& result) {
+  Json summary;
+  summary["command"] = run.name();
+  summary["hone_version"] = HONE_VERSION;
+  summary["libtorch_version"] = TORCH_VERSION;
+  summary["exit_code"] = static_cast<int>(result.exit);
+  summary["message"] = result.message;
+  summary["steps"] = result.steps;
+  summary["total_steps"] = result.total_steps;
+  summary["rows"] = run.rows();
+  summary["rows_dropped"] = run.task.rows_read - run.rows();
+  summary["device"] = run.machine.device.str();
+  summary["isa"] = run.machine.isa;
+  summary["threads"] = run.machine.threads;
+  summary["dtype"] = "float32";
+  summary["wall_seconds"] = monotonic_seconds() - run.begin;
+  summary["peak_memory_mib"] = peak_rss_mib();
+  summary["train"] = result.last_metrics;
+  summary["eval"] = result.last_eval;
+  write_atomic(run.folder / "summary.json", summary.dump(1) + "\n");
+  return summary;
+}
+
+// The job but for the model, which is loaded last: everything that can be wrong is found before.
+train::TrainJob plan_job(Run& run, const Technique& technique) {
+  const int64_t largest = std::max(largest_row(run.task.method.get()), largest_row(run.eval_method()));
+  const train::MemoryPlan plan = train::plan_memory(run.opened.source->config(), demand_of(run), run.config, largest, train::available_memory());
+  run.config.micro_batch_tokens = plan.micro_batch_tokens;
+  run.config.gradient_checkpointing = plan.checkpointing;
+  if (run.eval && !run.config.eval_steps)
+    run.config.eval_steps = (run.rows() + run.config.batch_size - 1) / run.config.batch_size;  // every epoch's end
+
+  train::TrainJob job;
+  job.config = &run.config;
+  job.method = run.task.method.get();
+  job.eval_method = run.eval_method();
+  job.reference = reference_source(run);
+  job.run = run.folder;
+  job.micro_batch_tokens = plan.micro_batch_tokens;
+  job.checkpointing = plan.checkpointing;
+  job.activation_bytes_per_token = plan.activation_bytes_per_token;
+  job.spill_optimizer = plan.spill_optimizer;
+  job.identity = identity_of(run, technique);
+  if (run.longest() > run.opened.source->config().max_position_embeddings)
+    log_warning("the longest row has {} tokens, the model was made for {}: lower --max_length", run.longest(),
+                run.opened.source->config().max_position_embeddings);
+  log_info("{} on {} ({} threads, float32), {} {} a step, {} steps, micro-batches of {} tokens{}", run.opened.source->path().string(),
+           run.machine.isa, run.machine.threads, run.config.batch_size, technique.unit, run.total_steps(), plan.micro_batch_tokens,
+           plan.checkpointing ? ", gradient checkpointing" : "");
+  return job;
+}
+
+}  // namespace
+
+int run_training(const Arguments& arguments, const Technique& technique) {
+  const double begin = monotonic_seconds();
+  config::RunConfig config = arguments.config;
+  install_signal_handlers();
+  const train::Machine machine = train::apply_machine_options(config);
+  Run run{arguments.command, config, machine, open_checked_model(config), {}, {}, {}, begin};
+  if (stored_in_4bit(run.opened) && !config.use_peft)
+    fail("{}: its linears are stored in 4 bits and cannot be trained themselves; add --use_peft to train an adapter on them",
+         run.opened.source->path().string());
+  RunFolder folder(run.config, run.name());
+  run.folder = folder.path();
+  take_resolved(run.config, arguments, run.folder);
+  run.task = load_task(run, technique, run.config.data);
+  log_info("data: {}", run.task.description);
+  if (!run.config.eval_file.empty()) run.eval = load_task(run, technique, {run.config.eval_file});
+
+  train::TrainJob job = plan_job(run, technique);
+  job.started = [&](bool resumed) {
+    folder.start();
+    if (!resumed || !fs::exists(run.folder / "run.yaml")) write_run_yaml(run);
+  };
+  const std::unique_ptr<model::Model> model = load_weights(*run.opened.source, machine, run.config, run.longest());
+  const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run.config, run.opened, *model);
+  const MovingReference moving = moving_reference(run, adapter.get());
+  job.reference.moving_model = moving.model.get();
+  job.reference.moving_adapter = moving.adapter.get();
+  job.model = model.get();
+  job.adapter = adapter.get();
+  job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(run.opened.source->config(), model::DType::f32);
+  job.save_model = [&](const fs::path& path) {
+    adapter ? save_adapter_folder(path, run.opened, *adapter) : save_model_folder(path, run.opened, *model);
+  };
+  const train::TrainResult result = train::train(job);
+  const Json summary = write_summary(run, result);
+  if (run.config.format == config::Format::json) print_result(summary.dump() + "\n");
+  if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
+  if (!result.message.empty()) log_info("{}", result.message);
+  log_info("done: {} steps in {:.0f} s; results in {}, model in {}", result.steps, monotonic_seconds() - begin, run.folder.string(),
+           (run.folder / "model").string());
+  return static_cast<int>(Exit::ok);
+}
+
+}  // namespace hone::app

@@ -1,0 +1,40 @@
+#pragma once
+// The training command that every technique shares: machine, model, run folder, data, memory plan, run.yaml, the loop, summary. A technique
+// is the few lines that say what its rows are and which method learns from them.
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "commands.h"
+#include "hone/methods/method.h"
+#include "hone/train/metrics.h"
+#include "hone/train/sft_data.h"
+
+namespace hone::app {
+
+/// A data set as a method over its rows.
+struct Task {
+  std::shared_ptr<const void> data;  // what the method's rows point into
+  std::unique_ptr<methods::Method> method;
+  std::string description;  // for people
+  std::string cache_key;
+  int64_t rows_read = 0;
+  int64_t longest = 0;  // tokens of the longest sequence
+};
+
+/// The task of loaded data; the caller adds the method.
+template <class Data>
+Task task_of(const std::shared_ptr<const Data>& data, const config::RunConfig& config) {
+  return {data, nullptr, train::describe(*data, config), data->cache_key, data->rows_read, data->longest};
+}
+
+struct Technique {
+  std::string unit = "rows";                                       // what --batch_size counts
+  std::function<Task(const train::SftDataOptions& options)> load;  // reads files into a method
+  train::Json options;                                             // its own options, as far as they decide the bits: part of the run's identity
+};
+
+/// Runs the command of `arguments`; returns the exit code.
+int run_training(const Arguments& arguments, const Technique& technique);
+
+}  // namespace hone::app
