@@ -31,8 +31,9 @@ class RunCase(unittest.TestCase):
         self.env = dict(os.environ, HONE_CACHE=str(self.folder / "cache"))
 
     def command(self, run, *more, steps=5, model=MODEL, data=None, command=None):
+        rate = () if "--learning_rate" in more else ("--learning_rate", self.RATE)
         return [str(HONE), command or self.COMMAND, "--model", str(model), "--data", str(data or self.DATA), "--output_dir", str(self.folder / run),
-                "--max_steps", str(steps), "--batch_size", "4", "--logging_steps", "1", "--learning_rate", self.RATE, *map(str, more)]
+                "--max_steps", str(steps), "--batch_size", "4", "--logging_steps", "1", *rate, *map(str, more)]
 
     def run_hone(self, run, *more, code=0, **kwargs):
         done = subprocess.run(self.command(run, *more, **kwargs), env=self.env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)

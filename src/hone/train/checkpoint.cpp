@@ -140,7 +140,7 @@ CheckpointState read_state(const fs::path& run, int64_t step) {
   return state;
 }
 
-void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, const ExtraTensors& extra, bool weights_only) {
+void load_checkpoint(const fs::path& run, int64_t step, Adamw& optimizer, bool weights_only, const ExtraTensors& extra) {
   const fs::path folder = checkpoint_path(run, step);
   const model::SafetensorsFile file(folder / kTensors);
   for (auto& [name, tensor] : tensors_of(optimizer, extra)) {

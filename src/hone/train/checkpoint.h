@@ -43,7 +43,7 @@ std::optional<int64_t> newest_checkpoint(const std::filesystem::path& run);
 CheckpointState read_state(const std::filesystem::path& run, int64_t step);
 
 /// Restores weights, and moments, extra tensors and step count unless weights_only. UserError when the tensors do not fit the model.
-void load_checkpoint(const std::filesystem::path& run, int64_t step, Adamw& optimizer, const ExtraTensors& extra = {}, bool weights_only = false);
+void load_checkpoint(const std::filesystem::path& run, int64_t step, Adamw& optimizer, bool weights_only = false, const ExtraTensors& extra = {});
 
 /// Deletes all but the newest `limit` checkpoints (and never those of `keep`), after the newest has verified.
 void rotate_checkpoints(const std::filesystem::path& run, int64_t limit, const std::vector<int64_t>& keep);

@@ -37,7 +37,7 @@ void add_interval(Json& out, const std::string& name, double ratio, const std::v
 Json evaluation(model::Model& model, ops::AdapterSet* adapters, const methods::Method& method, int64_t micro_batch_tokens) {
   std::vector<int64_t> rows(method.num_rows());
   std::iota(rows.begin(), rows.end(), int64_t{0});
-  const StepSums sums = run_rows(model, method, rows, {.micro_batch_tokens = micro_batch_tokens, .row_counts = true, .adapters = adapters});
+  const StepSums sums = run_rows(model, method, rows, {.micro_batch_tokens = micro_batch_tokens, .adapters = adapters, .row_counts = true});
   Json out;
   // The loss of several terms is no ratio of one pair of sums.
   add_interval(out, "eval_loss", sums.loss, sums.row_loss, sums.loss_terms == 1 ? sums.row_loss_counts : std::vector<double>());

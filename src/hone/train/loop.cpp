@@ -115,7 +115,7 @@ class Loop {
       log_warning("the best checkpoint cannot be used, model/ is the last step: {}", problem);
       return;
     }
-    load_checkpoint(job_.run, best, optimizer_, {}, /*weights_only=*/true);
+    load_checkpoint(job_.run, best, optimizer_, /*weights_only=*/true);
     if (job_.adapter) adapters::updated(*job_.adapter);
     log_info("the model is the best by {}: step {}", metric_name(), best);
   }
@@ -140,7 +140,7 @@ class Loop {
   }
 
   void restore_tensors() {
-    load_checkpoint(job_.run, progress_.step, optimizer_, reference_.tensors());
+    load_checkpoint(job_.run, progress_.step, optimizer_, /*weights_only=*/false, reference_.tensors());
     reference_.restored();
     if (job_.adapter) adapters::updated(*job_.adapter);
     if (optimizer_.steps() > c_.warmup_steps + 1) guard_.skip();

@@ -27,8 +27,8 @@ struct PassOptions {
   int64_t micro_batch_tokens = 1024;
   bool training = false;
   bool checkpointing = false;
-  bool row_counts = false;              // also the count that each row's values have of their own
   ops::AdapterSet* adapters = nullptr;  // null: the base model alone
+  bool row_counts = false;              // also the count that each row's values have of their own
 };
 
 /// Runs the rows. Training: gradients are accumulated into the parameters (lookup gradients are flushed at the end).
