@@ -91,14 +91,15 @@ CASES += [
 
 
 def rows():
-    """7 pairs and 6 unpaired rows of random tokens; completions of different lengths, one with a common beginning, one of a single token. No
-    prompt with the completion of the row before is longer than the longest row: hone cuts those, TRL only at max_length."""
+    """7 pairs and 6 unpaired rows of random tokens. Completions of different lengths, one with a common beginning, one of a single token, one pair
+    without a prompt (its first tokens are predicted from nothing). No prompt with the completion of the row before is longer than the longest
+    row: hone cuts those, TRL at max_length."""
     generator = torch.Generator().manual_seed(7)
 
     def ids(count):
         return torch.randint(0, VOCAB, (count,), generator=generator).tolist()
 
-    pairs = [dict(prompt=ids(p), chosen=ids(c), rejected=ids(r)) for p, c, r in ((3, 4, 9), (6, 7, 2), (1, 5, 5), (4, 1, 6), (5, 8, 3), (2, 6, 6), (3, 3, 7))]
+    pairs = [dict(prompt=ids(p), chosen=ids(c), rejected=ids(r)) for p, c, r in ((3, 4, 9), (6, 7, 2), (1, 5, 5), (4, 1, 6), (5, 8, 3), (0, 6, 4), (3, 3, 7))]
     pairs[4]["rejected"][:2] = pairs[4]["chosen"][:2]
     unpaired = [dict(prompt=ids(p), completion=ids(c), label=label)
                 for p, c, label in ((3, 5, True), (5, 2, False), (6, 8, True), (4, 4, False), (2, 1, True), (1, 6, True))]

@@ -28,6 +28,76 @@ TEST(Pairs, OneTreeAPair) {
   EXPECT_EQ(packed.sequence_ids, (std::vector<int64_t>{0, 0, 0, 1, 1}));
 }
 
+// A forward of these rows with the log-probabilities that are given, and nothing else in it.
+Forward forward_of(const Method& method, std::span<const int64_t> rows, const at::Tensor& logprobs) {
+  batch::PackedBatch packed;
+  for (int64_t row : rows) method.append(packed, row);
+  const ops::BatchTensors tensors = ops::make_batch_tensors(packed, at::kCPU);
+  const at::Tensor zeros = at::zeros_like(logprobs.detach());
+  return {{logprobs, zeros, zeros, zeros, zeros.to(at::kBool)}, {}, tensors.sequence_ids, tensors.weights, tensors.num_sequences, rows, 0};
+}
+
+TEST(Dpo, MetricsOfTwoPairs) {
+  test::TokenRows tokens;
+  Dpo dpo({{tokens.add({1}, {2, 3}), tokens.add({1}, {4}), 0.0}, {tokens.add({5, 6}, {7}), tokens.add({5, 6}, {8, 9}), 0.0}}, {}, 100);
+  dpo.reference()->set(0, {-1.5f, -1.0f, -2.5f});
+  dpo.reference()->set(1, {-1.25f, -1.0f, -1.5f});
+  const std::vector<int64_t> rows{0, 1};
+  const MethodOutput out = dpo.evaluate(forward_of(dpo, rows, at::tensor({-1.0f, -2.0f, -3.0f, -0.5f, -1.0f, -1.0f})), {dpo.counts(rows), {}});
+  std::map<std::string, double> metrics;
+  for (const Term& t : out.metrics) metrics[t.name] = t.values.sum().item<double>() / t.count;
+  const auto k = [](double d) { return std::exp(d) - 1 - d; };  // of d = log ref - log pi
+  const std::map<std::string, double> wanted{{"logps/chosen", -3.5 / 2},
+                                             {"logps/rejected", -5.0 / 2},
+                                             {"rewards/chosen", 0.1 * (-0.5 + 0.75) / 2},
+                                             {"rewards/rejected", 0.1 * (-0.5 + 0.5) / 2},
+                                             {"rewards/accuracies", 0.5},
+                                             {"rewards/margins", 0.1 * 0.25 / 2},
+                                             {"kl/chosen", (k(-0.5) + k(1) + k(-0.75)) / 3},
+                                             {"kl/rejected", (k(0.5) + k(0) + k(-0.5)) / 3},
+                                             {"chosen_drop", (0.5 - 0.75) / 3},
+                                             {"chosen_fell", 0.5}};
+  for (const auto& [name, value] : wanted) {
+    ASSERT_TRUE(metrics.count(name)) << name;
+    EXPECT_NEAR(metrics.at(name), value, 1e-12) << name;
+  }
+}
+
+// Vectorised functions round their last, partial vector otherwise: about one sigmoid of forty would have other bits beside other pairs.
+TEST(Dpo, APairsLossAndGradientHaveTheSameBitsBesideAnyOthers) {
+  test::TokenRows tokens;
+  config::PreferenceOptions o;
+  o.loss_type = {"apo_zero"};
+  Dpo dpo(test::some_pairs(tokens, 150, 50), o, 100);
+  const std::vector<int64_t> rows = test::all_rows(dpo);
+  const auto logprobs_of = [&](int64_t row, double phase) {
+    std::vector<float> values(trained_tokens(dpo.row(row).chosen) + trained_tokens(dpo.row(row).rejected));
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(-2 - 1.9 * std::sin(phase + 37.0 * static_cast<double>(row) + 1.3 * static_cast<double>(i)));
+    return values;
+  };
+  std::vector<float> everything;
+  for (int64_t row : rows) {
+    dpo.reference()->set(row, logprobs_of(row, 2));
+    const std::vector<float> values = logprobs_of(row, 0);
+    everything.insert(everything.end(), values.begin(), values.end());
+  }
+  const StepInputs step{dpo.counts(rows), {}};
+  const at::Tensor all = at::tensor(everything).requires_grad_(true);
+  const at::Tensor together = dpo.evaluate(forward_of(dpo, rows, all), step).losses.at(0).values;
+  together.sum().backward();
+  int64_t at = 0;
+  for (int64_t row : rows) {
+    const at::Tensor own = at::tensor(logprobs_of(row, 0)).requires_grad_(true);
+    const at::Tensor alone = dpo.evaluate(forward_of(dpo, std::span(&row, 1), own), step).losses.at(0).values;
+    alone.sum().backward();
+    EXPECT_EQ(alone.item<double>(), together[row].item<double>()) << row;
+    EXPECT_TRUE(at::equal(own.grad(), all.grad().slice(0, at, at + own.numel()))) << row;
+    at += own.numel();
+  }
+  EXPECT_EQ(at, all.numel());
+}
+
 TEST(Pairs, ALossOfTheChosenTokensAloneIsDividedByThemAndNeedsNoReference) {
   test::TokenRows tokens;
   config::PreferenceOptions o;
