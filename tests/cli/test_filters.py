@@ -193,6 +193,48 @@ class Inspect(unittest.TestCase):
         done = hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines({"messages": []}, {"prompt": "a", "completion": ""}, self.TALK), code=2)
         self.assertEqual(["error" in r for r in rows_of(done)], [True, True, False])
 
+    PAIR = {"prompt": [{"role": "user", "content": "hi"}], "chosen": [{"role": "assistant", "content": "yes"}],
+            "rejected": [{"role": "assistant", "content": "not at all"}]}
+
+    def test_pairs(self):
+        row, = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines({**self.PAIR, "margin": 0.5})))
+        self.assertEqual(set(row), {"chosen", "rejected", "shared_prefix", "margin"})
+        self.assertEqual(row["margin"], 0.5)
+        for side, answer in (("chosen", "yes"), ("rejected", "not at all")):
+            self.assertEqual(set(row[side]), {"text", "ids", "weights", "roles"})
+            self.assertTrue(row[side]["text"].endswith(f"<|im_start|>assistant\n{answer}<|im_end|>"), row[side]["text"])
+            trained = [i for i, w in zip(row[side]["ids"], row[side]["weights"]) if w]
+            self.assertEqual(row[side]["ids"][-len(trained):], trained)
+        self.assertEqual(row["chosen"]["ids"][:row["shared_prefix"]], row["rejected"]["ids"][:row["shared_prefix"]])
+        self.assertNotEqual(row["chosen"]["ids"][row["shared_prefix"]], row["rejected"]["ids"][row["shared_prefix"]])
+
+    def test_labelled_completions(self):
+        row, = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines({"prompt": "a", "completion": " b", "label": False})))
+        self.assertEqual(set(row), {"text", "ids", "weights", "roles", "label"})
+        self.assertIs(row["label"], False)
+
+    def test_bad_pairs(self):
+        rows = [self.PAIR, {**self.PAIR, "rejected": self.PAIR["chosen"]}, {"prompt": "a", "chosen": " b", "rejected": " b<|im_end|>"},
+                {**self.PAIR, "margin": "1"}, {"prompt": "a", "chosen": " b"}]
+        out = rows_of(hone("inspect", "--model", CHAT, "--format", "jsonl", text=lines(*rows), code=2))
+        self.assertEqual(["error" in r for r in out], [False, True, True, True, True])
+        for i, words in ((1, "the same as chosen"), (2, "the same tokens"), (3, "wanted a number"), (4, 'no "rejected"')):
+            self.assertIn(f"standard input:{i + 1}: ", out[i]["error"])
+            self.assertIn(words, out[i]["error"])
+
+    def test_pairs_for_people(self):
+        early = {"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b b b b b b b b b b"}],
+                 "rejected": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "b"}], "margin": 2}
+        out = hone("inspect", "--model", CHAT, "--rows", "4", text=lines(self.PAIR, self.PAIR, early, {"prompt": "a", "completion": "b", "label": True})).stdout.decode()
+        for words in (r"the root that both sides share\n", r": chosen\n", r": rejected\n", r"  chosen \+ rejected 3\n", r"labels +1 good, 0 bad\n",
+                      r"chosen longer  1 pairs, 33.3 %", r"duplicates     1; the first: standard input:2", r"differ early   1 pairs", r"margins        1 pairs",
+                      r"chosen         \d", r"rejected       \d", r"row 4 .* labelled good\n"):
+            self.assertRegex(out, words)
+        short = hone("inspect", "--model", CHAT, "--rows", "0", "--max_length", "50", "--overlong", "cut", text=lines(self.PAIR)).stdout.decode()
+        self.assertRegex(short, r"training would cut \d+ tokens of prompts; 0 rows are too long")
+        none = hone("inspect", "--model", CHAT, "--rows", "0", "--max_length", "4", "--overlong", "cut", text=lines(self.PAIR)).stdout.decode()
+        self.assertIn("training would cut 0 tokens of prompts; 1 rows are too long without their prompt and dropped, and stop", none)
+
     def test_text_for_people(self):
         out = hone("inspect", "--model", CHAT, text=lines(self.TALK, self.TALK, {"prompt": "a b c", "completion": "d"})).stdout.decode()
         self.assertRegex(out, r"1  assistant  \|es\|\n .* 1  assistant  \|<\|im_end\|>\|\n")

@@ -178,7 +178,7 @@ TEST(Simpo, HasCposVariantsAndAlphaPo) {
   EXPECT_EQ(config.cpo_alpha, 0);
   EXPECT_THAT(message(simpo, {"--loss_type", "alphapo"}), HasSubstr("--alphapo_alpha other than 0"));
   EXPECT_THAT(message(simpo, {"--loss_type", "alphapo", "--alpha", "1", "--cpo_alpha", "1"}), HasSubstr("leave it out"));
-  EXPECT_THAT(message(simpo, {"--alpha", "0.25"}), HasSubstr("--alphapo_alpha changes nothing with --loss_type simpo"));
+  EXPECT_EQ(config_of(simpo, {"--alpha", "0.25"}).alphapo_alpha, 0.25);  // as in CPOConfig, with every loss
   EXPECT_EQ(config_of(simpo, {"--use_peft", "--lora_alpha", "8"}).lora_alpha, 8);
 }
 

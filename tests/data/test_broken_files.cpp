@@ -70,7 +70,7 @@ const std::vector<Broken> table = {
      second_row("gsm8k-row", "found a GSM8K row (question, answer), wanted " + kinds +
                                  " (such rows come with a later version; until then write {\"prompt\",\"completion\"})")},
     {"preference_row", "rows.jsonl", good + R"({"prompt":"a","chosen":"b","rejected":"c"})",
-     second_row("row-kind", "found a row with chosen + rejected, wanted " + kinds)},
+     second_row("row-kind", "found a row with chosen + rejected, wanted " + kinds + " (hone dpo, reward, orpo, simpo and kto train on such rows)")},
     {"prompt_row", "rows.jsonl", good + R"({"prompt":"a","answer":"4"})", second_row("row-kind", "found a row with prompt, wanted " + kinds)},
     {"no_known_column", "rows.jsonl", good + R"({"a":1,"b":2})", second_row("missing-column", "found columns \"a\", \"b\", wanted " + kinds)},
     {"no_column", "rows.jsonl", good + "{}", second_row("missing-column", "found no columns, wanted " + kinds)},

@@ -148,7 +148,7 @@ struct PreferenceOptions {
   double undesirable_weight = 1.0;          // kto
   double cpo_alpha = 0.0;                   // simpo; ours: 0 for simpo and alphapo (SimPO itself); as CPOConfig 1 for the others
   double simpo_gamma = 0.5;                 // simpo
-  double alphapo_alpha = 0.0;               // simpo with loss_type alphapo
+  double alphapo_alpha = 0.0;               // simpo; loss_type alphapo needs one other than 0
   double center_rewards_coefficient = 0.0;  // reward
   double max_chosen_drop = 2.0;             // guard: nats a token that the mean chosen log-probability may fall below the reference's; 0: off. Ours
 };

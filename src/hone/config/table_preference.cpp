@@ -72,10 +72,9 @@ Rows strength_rows() {
           .range(0, 1e6)
           .for_losses({"simpo", "alphapo"})
           .in(simpo),
-      row("alphapo_alpha", &C::alphapo_alpha, "X", "alphapo: shape of the reward (1 - p^-alpha) / alpha of a mean probability p; not 0")
+      row("alphapo_alpha", &C::alphapo_alpha, "X", "AlphaPO: shape of the reward (1 - p^-alpha) / alpha of a mean probability p; 0: log p")
           .also({"alpha"})
           .range(-100, 100)
-          .for_losses({"alphapo"})
           .in(simpo),
       row("center_rewards_coefficient", &C::center_rewards_coefficient, "X", "weight of (chosen + rejected)^2, which keeps rewards around 0; 0: off")
           .range(0, 1e6)

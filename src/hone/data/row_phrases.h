@@ -51,4 +51,21 @@ inline std::string role_phrase(const std::vector<Message>& messages) {
   return result;
 }
 
+/// The commands that train on a kind of row that some others refuse.
+inline std::string trainers_of(RowKind kind) {
+  switch (kind) {
+    case RowKind::preference:
+      return "hone dpo, reward, orpo, simpo and kto train on such rows";
+    case RowKind::unpaired:
+      return "hone kto trains on such rows";
+    case RowKind::messages:
+    case RowKind::prompt_completion:
+    case RowKind::text:
+      return "hone sft trains on such rows";
+    case RowKind::prompt_only:
+      return "";
+  }
+  return "";
+}
+
 }  // namespace hone::data

@@ -50,23 +50,6 @@ const std::vector<ForeignShape>& foreign_shapes() {
   return all;
 }
 
-/// The commands that train on a kind of row that some others refuse.
-std::string trainers_of(RowKind kind) {
-  switch (kind) {
-    case RowKind::preference:
-      return "hone dpo, reward, orpo, simpo and kto train on such rows";
-    case RowKind::unpaired:
-      return "hone kto trains on such rows";
-    case RowKind::messages:
-    case RowKind::prompt_completion:
-    case RowKind::text:
-      return "hone sft trains on such rows";
-    case RowKind::prompt_only:
-      return "";
-  }
-  return "";
-}
-
 /// Names that other tools use for our columns.
 constexpr std::pair<std::string_view, std::string_view> other_names[] = {
     {"response", "completion"}, {"output", "completion"},  {"target", "completion"},     {"solution", "completion"},
