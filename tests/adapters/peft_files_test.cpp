@@ -163,7 +163,7 @@ TEST(ReadPeft, OptionsThatHoneDoesNotHaveAreRefusedByName) {
   const std::vector<std::pair<const char*, nlohmann::ordered_json>> options{
       {"peft_type", "ADALORA"},
       {"peft_type", nullptr},
-      {"task_type", "SEQ_CLS"},
+      {"task_type", "TOKEN_CLS"},
       {"bias", "lora_only"},
       {"lora_bias", true},
       {"layer_replication", {{0, 1}}},

@@ -67,7 +67,12 @@ TEST(ModelConfig, WhatIsNotSupportedIsRefusedByName) {
       {R"({"model_type":"gpt2"})", {"model_type gpt2 is not supported", "llama"}},
       {R"({"model_type":"mistral"})", {"mistral"}},
       {R"({"model_type":null})", {"(none)"}},
-      {R"({"architectures":["LlamaForSequenceClassification"]})", {"LlamaForSequenceClassification", "LlamaForCausalLM"}},
+      {R"({"architectures":["LlamaForTokenClassification"]})", {"LlamaForTokenClassification", "LlamaForCausalLM", "LlamaForSequenceClassification"}},
+      {R"({"architectures":["LlamaForSequenceClassification"]})", {"LlamaForSequenceClassification with 2 labels", "one label"}},
+      {R"({"architectures":["LlamaForSequenceClassification"],"num_labels":3})", {"with 3 labels"}},
+      {R"({"architectures":["LlamaForSequenceClassification"],"num_labels":1,"id2label":{"0":"a","1":"b"}})", {"with 2 labels"}},
+      {R"({"architectures":["LlamaForSequenceClassification"],"id2label":["a"]})", {"id2label is array"}},
+      {R"({"architectures":["LlamaForCausalLM"],"initializer_range":-1})", {"initializer_range is -1"}},
       {R"({"hidden_act":"gelu"})", {"hidden_act gelu", "silu"}},
       {R"({"mlp_bias":true})", {"mlp_bias"}},
       {R"({"rope_scaling":{"rope_type":"llama3","factor":8.0}})", {"rope_type llama3", "default"}},
@@ -188,6 +193,32 @@ TEST(ModelConfig, GgufMetadataIsRead) {
   EXPECT_EQ(config.eos_token_ids, wanted.eos_token_ids);
   EXPECT_EQ(config.pad_token_id, wanted.pad_token_id);
   EXPECT_EQ(config.dtype, "mixed");
+}
+
+TEST(ModelConfig, ARewardModelIsASequenceClassifierWithOneLabel) {
+  for (const char* labels : {R"({"num_labels":1})", R"({"id2label":{"0":"LABEL_0"}})"}) {
+    json object = good_config();
+    object["architectures"] = {"LlamaForSequenceClassification"};
+    object["problem_type"] = "regression";
+    object["num_labels"] = nullptr;
+    object.merge_patch(json::parse(labels));
+    const ModelConfig config = parse(object);
+    EXPECT_TRUE(config.reward_model);
+    const auto tensors = expected_tensors(config);
+    EXPECT_EQ(tensors.back().name, "score.weight");
+    EXPECT_EQ(tensors.back().shape, (std::vector<int64_t>{1, 64}));
+    EXPECT_TRUE(std::none_of(tensors.begin(), tensors.end(), [](const TensorSpec& t) { return t.name == "lm_head.weight"; }));
+    const json saved = json::parse(config_to_json(config, "float32"));
+    EXPECT_EQ(saved["architectures"], json::parse(R"(["LlamaForSequenceClassification"])"));
+    EXPECT_EQ(saved["id2label"], json::parse(R"({"0":"LABEL_0"})"));
+    EXPECT_EQ(saved["label2id"], json::parse(R"({"LABEL_0":0})"));
+    EXPECT_FALSE(saved.contains("problem_type"));
+    EXPECT_TRUE(parse(saved).reward_model);
+  }
+  const ModelConfig language = parse(good_config()), reward = as_reward_model(language);
+  EXPECT_FALSE(language.reward_model);
+  EXPECT_EQ(expected_tensors(language).back().name, "lm_head.weight");
+  EXPECT_EQ(json::parse(config_to_json(reward, "float32"))["architectures"][0], "LlamaForSequenceClassification");
 }
 
 TEST(ModelConfig, GgufMetadataThatIsNotSupportedIsRefusedByName) {

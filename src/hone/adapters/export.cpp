@@ -81,6 +81,7 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& folder, c
   for (const auto& [base, p] : adapter.set.replacements) norms[p->name()] = p.get();
   for (const auto& [name, p] : norms) tensors.push_back(rows_of(*p, p->parts[0]));
   if (adapter.set.head) tensors.push_back(rows_of(*adapter.set.head, adapter.set.head->parts[0]));
+  if (adapter.set.score) tensors.push_back(rows_of(*adapter.set.score, adapter.set.score->parts[0]));
   LoraConfig config = adapter.config;
   if (!adapter.pissa.empty()) {
     // The scaling must stay what it was while the rank doubles.
@@ -101,6 +102,7 @@ void merged_tensor(model::Model& model, const Adapter& adapter, const std::strin
   const auto rows_from = [&](const ops::Parameter& p, const ops::Part& part) { ops::get_part(p, {name, part.row_begin + begin, end - begin}, out); };
   const ops::AdapterSet& set = adapter.set;
   if (name == "model.embed_tokens.weight" && set.embedding) return rows_from(*set.embedding, set.embedding->parts[0]);
+  if (name == "score.weight" && set.score) return rows_from(*set.score, set.score->parts[0]);
   if (name == "lm_head.weight") {
     const ops::Parameter& head = model.head(&set);
     return rows_from(head, head.parts[0]);

@@ -90,8 +90,15 @@ std::unique_ptr<ops::Parameter> copy_of(const ops::Parameter& base, const std::s
 
 void add_saved(Adapter& adapter, model::Model& model, const std::vector<std::string>& tensors) {
   for (const std::string& tensor : tensors) {
+    if (tensor == "score.weight" && !model.score.defined()) {  // its values come from files
+      adapter.set.score =
+          std::make_unique<ops::Parameter>(ops::make_parameter({{tensor, 0, 1}}, model.config.hidden_size, model.backend, options_of(model)));
+      continue;
+    }
     std::unique_ptr<ops::Parameter> copy = copy_of(saved_base(model, tensor), tensor);
-    if (tensor == "lm_head.weight")
+    if (tensor == "score.weight")
+      adapter.set.score = std::move(copy);
+    else if (tensor == "lm_head.weight")
       adapter.set.head = std::move(copy);
     else if (tensor == "model.embed_tokens.weight")
       adapter.set.embedding = std::move(copy);
@@ -121,6 +128,7 @@ void finish(Adapter& adapter, model::Model& model, bool trainable) {
   for (ops::Parameter* p : model.parameters())
     if (const auto found = adapter.set.replacements.find(p); found != adapter.set.replacements.end()) all.push_back(found->second.get());
   if (adapter.set.head) all.push_back(adapter.set.head.get());
+  if (adapter.set.score) all.push_back(adapter.set.score.get());
   for (ops::Parameter* p : all) p->trainable = trainable;
   if (!trainable) return;
   adapter.set.anchor = at::zeros({}, options_of(model));
@@ -181,7 +189,9 @@ void init_magnitude(const ops::Parameter& weight, ops::SidePath& path) {
 // The tensors of modules_to_save that are in the files, in the model's order. Every tensor of the files has to find its place.
 std::vector<std::string> saved_in(const PeftAdapter& files, const model::ModelConfig& config) {
   LoraConfig all;
-  all.modules_to_save = {"embed_tokens", "input_layernorm", "post_attention_layernorm", "norm", "lm_head"};
+  all.task = files.config.task;
+  all.modules_to_save = {"embed_tokens", "input_layernorm", "post_attention_layernorm", "norm"};
+  if (all.task == Task::causal_lm) all.modules_to_save.push_back("lm_head");
   std::vector<std::string> found;
   for (const std::string& name : saved_tensors(config, all))
     if (files.tensors.count(name)) found.push_back(name);
@@ -212,6 +222,11 @@ std::unique_ptr<Adapter> create_adapter(model::Model& model, const model::ModelS
   auto adapter = std::make_unique<Adapter>();
   adapter->config = config;
   adapter->base_hash = source.content_hash();
+  if (config.task == Task::seq_cls) {
+    check(model.score.defined(), "a reward adapter starts on a model with a score head (model::add_score_head)");
+    auto& names = adapter->config.modules_to_save;
+    if (std::find(names.begin(), names.end(), "score") == names.end()) names.push_back("score");
+  }
   std::vector<Placed> placed;
   for (const Module& m : targeted_modules(model.config, config)) placed.push_back({m, config.r, scaling_of(config, config.r, config.lora_alpha)});
   const std::vector<std::string> saved = saved_tensors(model.config, config);
@@ -257,6 +272,9 @@ std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& fi
          files.config.lora_dropout);
   const std::vector<std::string> saved = saved_in(files, model.config);
   if (placed.empty() && saved.empty()) fail("{}: the adapter has no tensors", files.folder.string());
+  if (files.config.task == Task::seq_cls && (saved.empty() || saved.back() != "score.weight"))
+    fail("{}: task_type SEQ_CLS, but there is no score.weight: the head that gives the rewards was not saved (modules_to_save score)",
+         files.folder.string());
   add_paths(*adapter, model, placed, files.config.use_dora);
   add_saved(*adapter, model, saved);
   finish(*adapter, model, trainable);
@@ -310,7 +328,7 @@ std::unique_ptr<Adapter> frozen_copy(const Adapter& from) {
 }
 
 bool is_identity(const Adapter& adapter) {
-  if (!adapter.set.replacements.empty() || adapter.set.embedding || adapter.set.head || !adapter.pissa.empty()) return false;
+  if (!adapter.set.replacements.empty() || adapter.set.embedding || adapter.set.head || adapter.set.score || !adapter.pissa.empty()) return false;
   for (const auto& [weight, path] : adapter.set.paths)
     for (const ops::SideTarget& t : path->targets) {
       if (t.b.value.count_nonzero().item<int64_t>() != 0) return false;

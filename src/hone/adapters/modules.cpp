@@ -76,13 +76,16 @@ std::vector<std::string> saved_tensors(const model::ModelConfig& c, const LoraCo
   std::vector<std::string> modules{"model.embed_tokens"};
   for (int64_t i = 0; i < c.num_hidden_layers; ++i)
     for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) modules.push_back(fmt::format("model.layers.{}.{}", i, norm));
-  modules.insert(modules.end(), {"model.norm", "lm_head"});
+  const bool reward = config.task == Task::seq_cls;
+  modules.insert(modules.end(), {"model.norm", reward ? "score" : "lm_head"});
   std::vector<bool> wanted(modules.size(), false);
+  if (reward) wanted.back() = true;
   for (const std::string& name : config.modules_to_save) {
     bool any = false;
     for (size_t i = 0; i < modules.size(); ++i)
       if (names_module(name, modules[i])) any = wanted[i] = true;
     if (any) continue;
+    if (reward && name == "lm_head") fail("--lora_modules_to_save lm_head: a reward model has no language-model head");
     const std::vector<std::string> known{"embed_tokens", "lm_head", "norm", "input_layernorm", "post_attention_layernorm"};
     const std::string near = nearest_name(name, known.data(), known.data() + known.size());
     fail("--lora_modules_to_save {}: only embed_tokens, lm_head, norm, input_layernorm and post_attention_layernorm can be trained in full{}", name,

@@ -23,7 +23,8 @@ std::vector<Module> linear_modules(const model::ModelConfig& model);
 /// the embedding is targeted, r is larger than a matrix, DoRA with dropout.
 std::vector<Module> targeted_modules(const model::ModelConfig& model, const LoraConfig& config);
 
-/// The tensors that modules_to_save means, in the model's order: "lm_head.weight", "model.embed_tokens.weight", norms. UserError for others.
+/// The tensors that modules_to_save means, in the model's order: "model.embed_tokens.weight", norms, "lm_head.weight", or for a reward adapter
+/// always "score.weight". UserError for others.
 std::vector<std::string> saved_tensors(const model::ModelConfig& model, const LoraConfig& config);
 
 /// lora_alpha / r, with rsLoRA lora_alpha / sqrt(r).

@@ -48,8 +48,8 @@ void refuse_unsupported(const JsonFields& fields) {
   const std::string& where = fields.where;
   if (const std::string type = fields.string("peft_type", ""); type != "LORA")
     fail("{}: peft_type {} is not supported; supported is LORA", where, type.empty() ? "(none)" : type);
-  if (const std::string task = fields.string("task_type", "CAUSAL_LM"); task != "CAUSAL_LM")
-    fail("{}: task_type {} is not supported; supported is CAUSAL_LM", where, task);
+  if (const std::string task = fields.string("task_type", "CAUSAL_LM"); task != "CAUSAL_LM" && task != "SEQ_CLS")
+    fail("{}: task_type {} is not supported; supported are CAUSAL_LM and, for reward models, SEQ_CLS", where, task);
   if (const std::string bias = fields.string("bias", "none"); bias != "none")
     fail("{}: bias \"{}\" (trained biases) is not supported; supported is \"none\"", where, bias);
   if (fields.boolean("ensure_weight_tying", false) && fields.find("modules_to_save") != nullptr && !is_off(*fields.find("modules_to_save")))
@@ -203,6 +203,7 @@ PeftConfig parse_peft_config(std::string_view text, const std::string& where) {
   const JsonFields fields{object, where};
   refuse_unsupported(fields);
   PeftConfig config;
+  if (fields.string("task_type", "CAUSAL_LM") == "SEQ_CLS") config.lora.task = Task::seq_cls;
   config.lora.r = fields.integer("r", 8);  // PEFT's defaults, for what an older version did not write
   config.lora.lora_alpha = fields.number("lora_alpha", 8);
   config.lora.lora_dropout = fields.number("lora_dropout", 0);
@@ -278,7 +279,7 @@ std::string peft_config_text(const LoraConfig& config, const std::map<std::strin
   json["rank_pattern"] = ranks;
   json["revision"] = nullptr;
   json["target_modules"] = written_targets(config, modules);
-  json["task_type"] = "CAUSAL_LM";
+  json["task_type"] = config.task == Task::seq_cls ? "SEQ_CLS" : "CAUSAL_LM";
   json["use_dora"] = config.use_dora;
   json["use_rslora"] = config.use_rslora;
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

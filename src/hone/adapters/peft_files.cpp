@@ -58,6 +58,10 @@ std::string plain_name(const std::string& key) {
 bool is_saved_module(const std::string& module, LoraConfig& config) {
   auto& names = config.modules_to_save;
   if (std::any_of(names.begin(), names.end(), [&](const std::string& name) { return !name.empty() && module.ends_with(name); })) return true;
+  if (config.task == Task::seq_cls && module == "score") {
+    names.push_back(module);
+    return true;
+  }
   for (const char* grown : {"model.embed_tokens", "lm_head"})
     if (module == grown) {
       names.push_back(module.substr(module.rfind('.') + 1));
@@ -125,7 +129,9 @@ void read_tensors(PeftAdapter& adapter, const PeftConfig& config, const std::str
   }
 }
 
-void check_saved_modules(const PeftAdapter& adapter, const std::string& where) {
+void check_saved_modules(PeftAdapter& adapter, const std::string& where) {
+  // PEFT names both heads that a classifier may have, whichever the model has.
+  if (adapter.config.task == Task::seq_cls && !adapter.tensors.count("classifier.weight")) std::erase(adapter.config.modules_to_save, "classifier");
   for (const std::string& name : adapter.config.modules_to_save) {
     const bool found = std::any_of(adapter.tensors.begin(), adapter.tensors.end(), [&](const auto& entry) {
       const auto module = without_suffix(entry.first, ".weight");

@@ -10,7 +10,7 @@ namespace hone {
 std::array<uint32_t, 4> philox4x32(uint64_t key, std::array<uint32_t, 4> counter);
 
 /// What a stream of draws is for, so that no two purposes share noise.
-enum class Purpose : uint32_t { shuffle = 1, init = 2, sample = 3, dropout = 4, test = 5 };
+enum class Purpose : uint32_t { shuffle = 1, init = 2, sample = 3, dropout = 4, test = 5, bootstrap = 6 };
 
 /// 64 random bits for (seed, purpose, a, b, c).
 uint64_t random_bits(uint64_t seed, Purpose purpose, uint32_t a, uint32_t b, uint32_t c);

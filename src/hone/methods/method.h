@@ -15,13 +15,17 @@
 
 namespace hone::methods {
 
+/// How the values of a step become its figure. Losses are sums; a metric may be an extreme (NaN where any value is).
+enum class Reduce { sum, minimum, maximum };
+
 /// One summand of the loss, or one metric: values (S) float64, one per sequence. What is reported, and trained on, is
-/// sum(values) / count, with the count taken over all rows of the step before any backward: neither gradients nor figures can depend on
-/// how the step is split into micro-batches.
+/// sum(values) / count (of a metric with another Reduce: that extreme), with the count taken over all rows of the step before any backward: neither
+/// gradients nor figures can depend on how the step is split into micro-batches.
 struct Term {
   std::string name;
   at::Tensor values;  // (S) float64
   double count = 0;   // of the whole step
+  Reduce reduce = Reduce::sum;
 };
 
 /// What couples the rows of a step. Losses of scope `step` see all log-probabilities at once, without gradient, before the backward.

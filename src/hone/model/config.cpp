@@ -56,6 +56,8 @@ void validate_config(const ModelConfig& config, const std::string& where) {
   bound(where, "num_attention_heads * head_dim", config.num_attention_heads * config.head_dim, kMaxWidth);
   if (!(config.rms_norm_eps > 0.0 && config.rms_norm_eps <= 1.0))
     fail("{}: rms_norm_eps is {}; it must be above 0 and at most 1", where, config.rms_norm_eps);
+  if (!(config.initializer_range >= 0.0 && config.initializer_range <= 100.0))
+    fail("{}: initializer_range is {}; it must lie between 0 and 100", where, config.initializer_range);
   if (!(config.rope_theta >= 1.0 && config.rope_theta <= 1e15))
     fail("{}: rope_theta is {}; it must lie between 1 and 1e15", where, config.rope_theta);
   token_bound(where, "bos_token_id", config.bos_token_id, config.vocab_size);
@@ -85,8 +87,16 @@ std::vector<TensorSpec> expected_tensors(const ModelConfig& config) {
     tensors.push_back({prefix + "mlp.down_proj.weight", {hidden, wide}});
   }
   tensors.push_back({"model.norm.weight", {hidden}});
-  if (!config.tie_word_embeddings) tensors.push_back({"lm_head.weight", {config.vocab_size, hidden}});
+  if (config.reward_model)
+    tensors.push_back({"score.weight", {1, hidden}});
+  else if (!config.tie_word_embeddings)
+    tensors.push_back({"lm_head.weight", {config.vocab_size, hidden}});
   return tensors;
+}
+
+ModelConfig as_reward_model(ModelConfig config) {
+  config.reward_model = true;
+  return config;
 }
 
 std::string config_to_json(const ModelConfig& config, const std::string& dtype) {
@@ -96,7 +106,13 @@ std::string config_to_json(const ModelConfig& config, const std::string& dtype) 
   for (const char* key :
        {"_name_or_path", "quantization_config", "transformers_version", "torch_dtype", "dtype", "rope_theta", "rope_scaling", "rope_parameters"})
     json.erase(key);
-  json["architectures"] = {"LlamaForCausalLM"};
+  json["architectures"] = {config.reward_model ? "LlamaForSequenceClassification" : "LlamaForCausalLM"};
+  if (config.reward_model) {
+    json["id2label"] = {{"0", "LABEL_0"}};  // transformers 4 and 5 count the labels by it
+    json["label2id"] = {{"LABEL_0", 0}};
+    json.erase("num_labels");
+    json.erase("problem_type");
+  }
   json["model_type"] = config.architecture;
   json["vocab_size"] = config.vocab_size;
   json["hidden_size"] = config.hidden_size;

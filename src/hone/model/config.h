@@ -13,6 +13,7 @@ class GgufFile;
 
 struct ModelConfig {
   std::string architecture = "llama";  // config.json: model_type
+  bool reward_model = false;           // LlamaForSequenceClassification with one label: a head score.weight (1, D) and no lm_head
   int64_t vocab_size = 0;              // V
   int64_t hidden_size = 0;             // D
   int64_t intermediate_size = 0;
@@ -22,6 +23,7 @@ struct ModelConfig {
   int64_t head_dim = 0;             // explicit, else hidden_size / num_attention_heads; even
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000.0;
+  double initializer_range = 0.02;  // deviation of a new head
   int64_t max_position_embeddings = 2048;
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // biases on q, k, v and also on o_proj, as in transformers
@@ -52,7 +54,11 @@ void validate_config(const ModelConfig& config, const std::string& where);
 /// The config.json to save: `original_json` updated, in both the transformers 4 and the transformers 5 form. `dtype`: float32, bfloat16, float16.
 std::string config_to_json(const ModelConfig& config, const std::string& dtype);
 
-/// Every tensor of the model in file order: embedding, layers, final norm, lm_head.weight (only if the head is not tied).
+/// The same model with a reward head in place of its language-model head.
+ModelConfig as_reward_model(ModelConfig config);
+
+/// Every tensor of the model in file order: embedding, layers, final norm, lm_head.weight (only if the head is not tied); of a reward model
+/// score.weight instead.
 std::vector<TensorSpec> expected_tensors(const ModelConfig& config);
 
 }  // namespace hone::model

@@ -16,6 +16,22 @@ using nlohmann::json;
 
 using Fields = JsonFields;
 
+constexpr const char* kRewardArchitecture = "LlamaForSequenceClassification";
+
+// Whether this is a reward model: a sequence classifier with one label. transformers counts the labels by id2label, else num_labels, else 2.
+bool read_reward_model(const Fields& fields) {
+  const json* names = fields.find("architectures");
+  if (names == nullptr || (*names)[0] != kRewardArchitecture) return false;
+  int64_t labels = fields.integer("num_labels", 2);
+  if (const json* by_id = fields.find("id2label")) {
+    if (!by_id->is_object()) fail("{}: id2label is {}, an object was expected", fields.where, by_id->type_name());
+    labels = static_cast<int64_t>(by_id->size());
+  }
+  if (labels != 1)
+    fail("{}: {} with {} labels is a classifier, no reward model; supported is one label (num_labels 1)", fields.where, kRewardArchitecture, labels);
+  return true;
+}
+
 // What transformers + bitsandbytes write for 4 bits is read; every other method is refused by its name.
 void refuse_quantization(const Fields& fields) {
   const json* value = fields.find("quantization_config");
@@ -38,8 +54,9 @@ void refuse_unsupported(const Fields& fields) {
   const std::string type = fields.string("model_type", "");
   if (type != "llama") fail("{}: model_type {} is not supported; supported is llama", where, type.empty() ? "(none)" : type);
   if (const json* names = fields.find("architectures"))
-    if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM")
-      fail("{}: architectures {} is not supported; supported is [\"LlamaForCausalLM\"]", where, names->dump());
+    if (!names->is_array() || names->size() != 1 || ((*names)[0] != "LlamaForCausalLM" && (*names)[0] != kRewardArchitecture))
+      fail("{}: architectures {} is not supported; supported are [\"LlamaForCausalLM\"] and, with one label, [\"{}\"]", where,
+           names->dump(-1, ' ', true, json::error_handler_t::replace), kRewardArchitecture);
   const std::string activation = fields.string("hidden_act", "silu");
   if (activation != "silu") fail("{}: hidden_act {} is not supported; supported is silu", where, activation);
   if (fields.boolean("mlp_bias", false)) fail("{}: mlp_bias true is not supported; supported is false", where);
@@ -161,6 +178,7 @@ ModelConfig parse_config_json(std::string_view text, const std::string& where) {
   const Fields fields{object, where};
   refuse_unsupported(fields);
   ModelConfig config;
+  config.reward_model = read_reward_model(fields);
   config.vocab_size = fields.integer("vocab_size");
   config.hidden_size = fields.integer("hidden_size");
   config.intermediate_size = fields.integer("intermediate_size");
@@ -176,6 +194,7 @@ ModelConfig parse_config_json(std::string_view text, const std::string& where) {
     config.head_dim = config.hidden_size / config.num_attention_heads;
   }
   config.rms_norm_eps = fields.number("rms_norm_eps", 1e-6);
+  config.initializer_range = fields.number("initializer_range", 0.02);
   config.rope_theta = read_rope(fields);
   config.max_position_embeddings = fields.integer("max_position_embeddings", 2048);
   config.tie_word_embeddings = fields.boolean("tie_word_embeddings", false);

@@ -38,8 +38,10 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
   at::AutoGradMode grad(options.training);
   Tensor anchor = at::zeros({}, at::TensorOptions(at::kFloat).device(model.device));
   ops::Parameter& table = model.lookup_table(adapters);
-  // A frozen table needs no gradient, but norms and heads that are trained in full may stand below the lowest side path.
-  const bool trains_norms = adapters && adapters->anchor.defined() && (!adapters->replacements.empty() || adapters->head);
+  // A frozen table needs no gradient, but norms and heads that are trained in full may stand below the lowest side path; a reward head never
+  // does, unless there is no side path at all.
+  const bool trains_norms =
+      adapters && adapters->anchor.defined() && (!adapters->replacements.empty() || adapters->head || (adapters->score && adapters->paths.empty()));
   anchor.requires_grad_(options.training && (table.trainable || trains_norms));
   Tensor x = ops::embedding(table, batch.token_ids, anchor);
   for (Block& block : model.blocks) {

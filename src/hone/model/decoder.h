@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "hone/base/error.h"
 #include "hone/batch/packed_batch.h"
 #include "hone/model/config.h"
 #include "hone/ops/ops.h"
@@ -36,7 +37,9 @@ struct Model {
   ops::Parameter lm_head;    // (V, D); undefined where the head is tied to the embedding
   ops::Parameter score;      // (1, D) the head of a reward model; undefined in a language model
 
+  /// The language-model head. A reward model has none.
   ops::Parameter& head(const ops::AdapterSet* adapters = nullptr) {
+    check(!config.reward_model, "a reward model has no language-model head");
     if (adapters && adapters->head) return *adapters->head;
     return lm_head.defined() ? lm_head : embedding;
   }
@@ -53,8 +56,14 @@ struct Quantisation {
 
 /// Reads every tensor of the source into a float32 model, with `quantisation` the blocks' linears into 4 bits, tensor by tensor: the full
 /// model is never in memory. A source that is 4-bit already is taken as it is. Rotary tables cover `positions` positions (see ensure_positions).
+/// Without language_head it is the body of a reward model: an untied lm_head is not read, and where the source has no reward head, add_score_head
+/// makes one or an adapter brings it.
 std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions,
-                                  const std::optional<Quantisation>& quantisation = std::nullopt);
+                                  const std::optional<Quantisation>& quantisation = std::nullopt, bool language_head = true);
+
+/// Puts a new reward head in place of the language-model head: score.weight normal with deviation initializer_range, from (seed, name) alone.
+/// The model is then the one that as_reward_model(config) describes.
+void add_score_head(Model& model, uint64_t seed);
 
 /// Extends the rotary tables to at least this many positions.
 void ensure_positions(Model& model, int64_t positions);

@@ -70,7 +70,7 @@ void write_weights(const fs::path& folder, const SavedModel& model) {
 
 void write_everything(const fs::path& folder, const SavedModel& model) {
   write_text_file(folder / "config.json", config_to_json(model.config, torch_name(model.dtype)));
-  write_text_file(folder / "generation_config.json", generation_config_text(model));
+  if (!model.config.reward_model) write_text_file(folder / "generation_config.json", generation_config_text(model));
   if (!model.tokenizer_json.empty()) {
     write_text_file(folder / "tokenizer.json", model.tokenizer_json);
     write_text_file(folder / "tokenizer_config.json", tokenizer_config_text(model));

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "hone/base/error.h"
+#include "hone/base/hash.h"
+#include "hone/base/rng.h"
 #include "hone/kernels/kernels.h"
 #include "hone/model/decoder.h"
 #include "hone/model/source.h"
@@ -105,9 +108,10 @@ const ops::Part* find_part(const ops::Parameter& p, const std::string& name) {
 }  // namespace
 
 std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions,
-                                  const std::optional<Quantisation>& quantisation) {
+                                  const std::optional<Quantisation>& quantisation, bool language_head) {
   auto model = std::make_unique<Model>();
-  const ModelConfig& c = model->config = source.config();
+  const ModelConfig& c = source.config();
+  model->config = language_head ? c : as_reward_model(c);
   model->backend = backend;
   model->device = device;
   model->attention = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, {}, {}};
@@ -132,9 +136,29 @@ std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backen
     source.release();  // what was read of the file would count as this process's memory
   }
   model->norm = loader.load({{"model.norm.weight", D}}, 0);
-  if (!c.tie_word_embeddings) model->lm_head = loader.load({{"lm_head.weight", V}}, D);
+  if (c.reward_model)
+    model->score = loader.load({{"score.weight", 1}}, D);
+  else if (!c.tie_word_embeddings && language_head)
+    model->lm_head = loader.load({{"lm_head.weight", V}}, D);
   source.release();
   return model;
+}
+
+void add_score_head(Model& model, uint64_t seed) {
+  const std::string name = "score.weight";
+  const auto key = static_cast<uint32_t>(std::stoul(hash_hex(name.data(), name.size()).substr(0, 8), nullptr, 16));
+  const int64_t D = model.config.hidden_size;
+  std::vector<float> row(D);
+  for (int64_t i = 0; i < D; ++i) {  // Box-Muller
+    double sine = 0, cosine = 0;
+    kernels::exact_sincos(2 * std::numbers::pi * random_unit(seed, Purpose::init, key, static_cast<uint32_t>(i), 1), &sine, &cosine);
+    const double radius = std::sqrt(-2 * kernels::exact_log(random_unit(seed, Purpose::init, key, static_cast<uint32_t>(i), 0)));
+    row[i] = static_cast<float>(model.config.initializer_range * radius * cosine);
+  }
+  model.config = as_reward_model(model.config);
+  model.lm_head = ops::Parameter();
+  model.score = ops::make_parameter({{name, 0, 1}}, D, model.backend, at::TensorOptions(at::kFloat).device(model.device));
+  ops::set_part(model.score, model.score.parts.front(), row.data());
 }
 
 void ensure_positions(Model& model, int64_t positions) {

@@ -83,7 +83,10 @@ class FolderSource : public ModelSource {
     // Buffers that older versions of transformers saved; they follow from the configuration.
     std::erase_if(views_, [](const auto& entry) { return entry.first.ends_with(".rotary_emb.inv_freq"); });
     quantized_.take(views_, folder.string());
-    drop_tied_head();
+    if (config_.reward_model)
+      views_.erase("lm_head.weight");  // some checkpoints carry it on; transformers does not read it either
+    else
+      drop_tied_head();
     tensors_ = expected_tensors(config_);
     std::map<std::string, const TensorView*> found = views_;
     for (const auto& [name, shape] : quantized_.shapes()) found[name] = &shape;
@@ -213,9 +216,18 @@ const TensorSpec& ModelSource::spec(const std::string& name) const {
 
 void ModelSource::load(const std::string& name, float* out) const { load_rows(name, 0, spec(name).shape[0], out); }
 
-std::unique_ptr<ModelSource> open_model(const std::string& path_or_id) {
+std::unique_ptr<ModelSource> open_model(const std::string& path_or_id, Head head) {
   try {
-    return open_resolved(resolve_model_path(path_or_id));
+    std::unique_ptr<ModelSource> source = open_resolved(resolve_model_path(path_or_id));
+    const std::string path = source->path().string();
+    if (head == Head::language && source->config().reward_model)
+      fail(
+          "{}: a reward model (LlamaForSequenceClassification) has no language-model head; name a language model here, and this folder with "
+          "--reward model:{} (hone eval, hone grade) or as --model of hone reward",
+          path, path);
+    if (head == Head::reward && !source->config().reward_model)
+      fail("{}: a language model, no reward model: it has no score head; train one on pairs with hone reward --model {} --data PAIRS", path, path);
+    return source;
   } catch (const fs::filesystem_error& error) {
     fail("{}: cannot be read: {}", path_or_id, error.code().message());
   }

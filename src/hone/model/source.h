@@ -65,9 +65,12 @@ class ModelSource {
   std::string generation_config_json_;
 };
 
+/// The head that a model is opened for. A model with another one is refused by name, with what to do.
+enum class Head { language, reward, any };
+
 /// Opens and checks a model: configuration, every tensor's presence, shape and type; nothing is converted yet. UserError (exit 2) with what
 /// was found and what was wanted; for a hub id that is not in the cache the message is the command that downloads it.
-std::unique_ptr<ModelSource> open_model(const std::string& path_or_id);
+std::unique_ptr<ModelSource> open_model(const std::string& path_or_id, Head head = Head::language);
 
 /// Only the tokenizer: a folder that holds at least tokenizer.json, a .gguf file, or a hub id.
 TokenizerSource open_tokenizer_source(const std::string& path_or_id);

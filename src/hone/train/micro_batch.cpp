@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "hone/base/error.h"
 
@@ -12,22 +13,29 @@ namespace {
 
 struct Running {
   std::string name;
-  double sum = 0, count = 0;
+  double sum = 0, count = 0;  // sum: of an extreme, the extreme so far
+  methods::Reduce reduce = methods::Reduce::sum;
   std::vector<double> values;  // per sequence
   std::vector<double> counts;  // of each row alone
 };
 
+void add_value(Running& r, double value) {
+  const bool first = r.values.empty();
+  r.values.push_back(value);
+  if (r.reduce == methods::Reduce::sum)
+    r.sum += value;
+  else if (first || std::isnan(value) || (r.reduce == methods::Reduce::minimum ? value < r.sum : value > r.sum))
+    r.sum = value;  // a NaN stays: nothing compares with it
+}
+
 // Adds the per-sequence values of a micro-batch one by one, in data order.
 void accumulate(std::vector<Running>& running, const std::vector<methods::Term>& terms) {
   if (running.empty())
-    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count, {}, {}});
+    for (const methods::Term& t : terms) running.push_back({t.name, 0.0, t.count, t.reduce, {}, {}});
   check(running.size() == terms.size(), "a method returned {} terms after {}", terms.size(), running.size());
   for (size_t i = 0; i < terms.size(); ++i) {
     const at::Tensor values = terms[i].values.detach().to(at::kCPU, at::kDouble).contiguous();
-    for (int64_t s = 0; s < values.size(0); ++s) {
-      running[i].sum += values.const_data_ptr<double>()[s];
-      running[i].values.push_back(values.const_data_ptr<double>()[s]);
-    }
+    for (int64_t s = 0; s < values.size(0); ++s) add_value(running[i], values.const_data_ptr<double>()[s]);
   }
 }
 
@@ -156,9 +164,10 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
   }
   for (Running& m : metrics) {
     if (!(m.count > 0)) continue;  // nothing of that kind in this step
-    sums.metrics.emplace_back(m.name, m.sum / m.count);
-    sums.row_metrics.push_back(std::move(m.values));
-    sums.row_metric_counts.push_back(std::move(m.counts));
+    const bool sum = m.reduce == methods::Reduce::sum;
+    sums.metrics.emplace_back(m.name, sum ? m.sum / m.count : m.sum);
+    sums.row_metrics.push_back(sum ? std::move(m.values) : std::vector<double>());
+    sums.row_metric_counts.push_back(sum ? std::move(m.counts) : std::vector<double>());
   }
   return sums;
 }

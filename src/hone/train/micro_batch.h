@@ -13,9 +13,9 @@ namespace hone::train {
 /// Sums over the rows of a step in data order, float64.
 struct StepSums {
   double loss = 0;                                      // already divided by its counts
-  std::vector<std::pair<std::string, double>> metrics;  // name, sum/count
+  std::vector<std::pair<std::string, double>> metrics;  // name, sum/count or the extreme
   std::vector<double> row_loss;                         // per sequence, not divided: the first loss term
-  std::vector<std::vector<double>> row_metrics;         // per metric and sequence, not divided
+  std::vector<std::vector<double>> row_metrics;         // per metric and sequence, not divided; empty for an extreme
   int64_t loss_terms = 0;
   std::vector<double> row_loss_counts;                 // with PassOptions::row_counts: what the row's value is divided by where it stands alone
   std::vector<std::vector<double>> row_metric_counts;  // the same of each metric

@@ -1,5 +1,5 @@
 #pragma once
-// Per-token log-probabilities of token rows, packed.
+// Per-token log-probabilities of token rows, and scores of a reward model, packed.
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,5 +12,9 @@ namespace hone::train {
 /// micro-batches of about that many tokens; the result does not depend on it.
 std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens,
                                            const ops::AdapterSet* adapters = nullptr);
+
+/// The reward head's score of each row of ids at its last token: of `adapters` where they have a head, else of the model.
+std::vector<float> reward_scores(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens,
+                                 const ops::AdapterSet* adapters = nullptr);
 
 }  // namespace hone::train
