@@ -17,6 +17,7 @@ int run_tokenize(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_sample(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
+int run_grade(const Arguments& arguments);
 int run_merge(const Arguments& arguments);
 int run_convert(const Arguments& arguments);
 int run_convert_adapter(const Arguments& arguments);  // hone convert --adapter

@@ -1,8 +1,9 @@
-// hone eval: held-out loss and token accuracy.
+// hone eval: held-out loss and token accuracy; on pairs the report of a reward model, or the preference accuracy of a policy.
 #include <cmath>
 
 #include "commands.h"
 #include "console.h"
+#include "eval_pairs.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 #include "hone/methods/sft.h"
@@ -15,6 +16,8 @@ namespace hone::app {
 
 int run_eval(const Arguments& arguments) {
   config::RunConfig config = arguments.config;
+  if (!config.reward.empty()) return eval_reward_model(config);
+  if (holds_pairs(config.data.front())) return eval_policy_on_pairs(config);
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
   train::SftDataOptions options;

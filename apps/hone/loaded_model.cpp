@@ -2,6 +2,7 @@
 
 #include "hone/base/error.h"
 #include "hone/base/log.h"
+#include "reward_models.h"
 
 namespace hone::app {
 namespace {
@@ -14,10 +15,18 @@ std::string quantisation_name(const config::PeftOptions& o) {
   return std::string(o.bnb_4bit_quant_type == config::QuantType::nf4 ? "nf4" : "fp4") + (o.use_bnb_nested_quant ? "+nested" : "");
 }
 
+// A score is read at the last token that is no padding: in transformers by pad_token_id, so that it must not be the end-of-turn token.
+void set_reward_pad(model::SavedModel& saved, const OpenedModel& opened) {
+  const int32_t pad = reward_pad_id(opened.text, opened.source->config());
+  if (pad < 0) log_warning("no special token is free to be the reward model's padding: transformers will score one row at a time only");
+  saved.config.pad_token_id = pad;
+  saved.pad_token = token_text(opened.text.tokenizer, pad);
+}
+
 }  // namespace
 
-OpenedModel open_checked_model(const config::ModelOptions& options) {
-  std::unique_ptr<model::ModelSource> source = model::open_model(options.model_name_or_path);
+OpenedModel open_checked_model(const config::ModelOptions& options, model::Head head) {
+  std::unique_ptr<model::ModelSource> source = model::open_model(options.model_name_or_path, head);
   if (!source->tokenizer()) fail("{}: there is no tokenizer.json beside the weights", source->path().string());
   TextModel text = make_text_model(*source->tokenizer(), options);
   return {std::move(source), std::move(text)};
@@ -29,8 +38,9 @@ std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& o)
                              o.use_bnb_nested_quant};
 }
 
-adapters::LoraConfig lora_config(const config::PeftOptions& o, const std::string& base) {
+adapters::LoraConfig lora_config(const config::PeftOptions& o, const std::string& base, adapters::Task task) {
   adapters::LoraConfig c;
+  c.task = task;
   c.r = o.lora_r;
   c.lora_alpha = o.lora_alpha;
   c.lora_dropout = o.lora_dropout;
@@ -45,14 +55,21 @@ adapters::LoraConfig lora_config(const config::PeftOptions& o, const std::string
 }
 
 std::unique_ptr<model::Model> load_weights(const model::ModelSource& source, const train::Machine& machine, const config::PeftOptions& options,
-                                           int64_t positions) {
-  return model::load_model(source, machine.backend, machine.device, positions, quantisation_of(options));
+                                           int64_t positions, bool language_head) {
+  return model::load_model(source, machine.backend, machine.device, positions, quantisation_of(options), language_head);
 }
 
 std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model::ModelSource& source, const config::PeftOptions& options,
                                                 bool trainable) {
   if (options.adapter.empty()) return nullptr;
   const adapters::PeftAdapter files = adapters::read_peft(options.adapter);
+  const bool reward = files.config.task == adapters::Task::seq_cls;
+  if (reward && !model.config.reward_model)
+    fail("--adapter {}: an adapter of a reward model (task_type SEQ_CLS); score with it by --reward model:{} (hone eval, hone grade)",
+         options.adapter, options.adapter);
+  if (!reward && model.config.reward_model)
+    fail("--adapter {}: an adapter of a language model (task_type CAUSAL_LM) has no reward head; hone reward --use_peft trains one that has",
+         options.adapter);
   std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source.content_hash(), trainable);
   const std::string now = quantisation_name(options), trained = files.config.base_quantisation;
   if (!files.base_hash.empty() && now != trained)
@@ -67,6 +84,7 @@ void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel&
   model::SavedModel saved;
   saved.config = opened.source->config();
   set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());
+  if (adapter.config.task == adapters::Task::seq_cls) set_reward_pad(saved, opened);
   adapters::save_adapter(adapter, folder, {{"tokenizer.json", saved.tokenizer_json}, {"tokenizer_config.json", model::tokenizer_config_text(saved)}});
 }
 
@@ -86,6 +104,7 @@ void save_model_folder(const std::filesystem::path& folder, const OpenedModel& o
   saved.produce = [&model](const std::string& name, int64_t begin, int64_t end, float* out) { model::read_tensor(model, name, begin, end, out); };
   set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());
   saved.generation_config_json = opened.source->generation_config_json();
+  if (model.config.reward_model) set_reward_pad(saved, opened);
   model::save_model(folder, saved);
 }
 

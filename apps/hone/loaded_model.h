@@ -18,19 +18,20 @@ struct OpenedModel {
   TextModel text;
 };
 
-/// Opens and checks the model's files; no weights are read yet.
-OpenedModel open_checked_model(const config::ModelOptions& options);
+/// Opens and checks the model's files; no weights are read yet. A model with another head than that is refused.
+OpenedModel open_checked_model(const config::ModelOptions& options, model::Head head = model::Head::language);
 
 /// The storage of the base's linears that --load_in_4bit asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
 /// What --lora_* ask for.
-adapters::LoraConfig lora_config(const config::PeftOptions& options, const std::string& base);
+adapters::LoraConfig lora_config(const config::PeftOptions& options, const std::string& base, adapters::Task task = adapters::Task::causal_lm);
 
-/// Reads the weights, in 4 bits where asked for.
+/// Reads the weights, in 4 bits where asked for. Without language_head: the body of a reward model (model::load_model).
 std::unique_ptr<model::Model> load_weights(const model::ModelSource& source, const train::Machine& machine, const config::PeftOptions& options,
-                                           int64_t positions);
+                                           int64_t positions, bool language_head = true);
 
-/// The adapter of --adapter on the loaded model; null without one. Frozen unless it is to be trained.
+/// The adapter of --adapter on the loaded model; null without one. Frozen unless it is to be trained. A reward adapter belongs on the body of a
+/// reward model, any other on a language model: else it is refused.
 std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model::ModelSource& source, const config::PeftOptions& options,
                                                 bool trainable);
 /// What to hand to a forward.
@@ -42,7 +43,7 @@ void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel&
 /// The tokenizer's part of a model that is to be saved; needs saved.config.
 void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template);
 
-/// Writes the model as a folder that transformers opens.
+/// Writes the model as a folder that transformers opens. Of a reward model, as of a reward adapter, the padding token is reward_pad_id.
 void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model);
 
 }  // namespace hone::app

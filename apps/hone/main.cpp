@@ -54,6 +54,8 @@ int run(config::Command command, const Arguments& arguments) {
       return run_sample(arguments);
     case config::eval:
       return run_eval(arguments);
+    case config::grade:
+      return run_grade(arguments);
     case config::merge:
       return run_merge(arguments);
     case config::convert:

@@ -15,6 +15,7 @@
 #include "hone/model/export.h"
 #include "hone/train/loop.h"
 #include "loaded_model.h"
+#include "reward_models.h"
 #include "run_folder.h"
 
 namespace hone::app {
@@ -33,7 +34,11 @@ struct Run {
   Task task;
   std::optional<Task> eval;
   double begin = 0;
+  bool reward_model = false;
 
+  adapters::Task adapter_task() const { return reward_model ? adapters::Task::seq_cls : adapters::Task::causal_lm; }
+  // Of what is trained: without the language-model head where a reward head takes its place.
+  model::ModelConfig model_config() const { return reward_model ? model::as_reward_model(opened.source->config()) : opened.source->config(); }
   const std::string& name() const { return config::command_name(command); }
   int64_t rows() const { return task.method->num_rows(); }
   int64_t total_steps() const { return train::total_steps(config, rows()); }
@@ -117,12 +122,12 @@ train::MemoryDemand demand_of(const Run& run) {
   const config::RunConfig& config = run.config;
   config::RunConfig stored = config;
   stored.load_in_4bit |= stored_in_4bit(run.opened);
-  train::MemoryDemand demand = train::memory_demand(run.opened.source->config(), stored);
+  train::MemoryDemand demand = train::memory_demand(run.model_config(), stored);
   if (!config.use_peft) {
     if (config.sync_ref_model) demand.weights *= 2;  // the reference's own
     return demand;
   }
-  const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.opened.source->config(), lora_config(config, ""))
+  const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.model_config(), lora_config(config, "", run.adapter_task()))
                                                             : adapters::adapter_size(adapters::read_peft(config.adapter));
   demand.adapter = true;
   demand.trained = static_cast<double>(size.elements);
@@ -176,11 +181,14 @@ MovingReference moving_reference(const Run& run, const adapters::Adapter* adapte
 }
 
 // A new adapter, or the one of --adapter to go on with; null where the model itself is trained.
-std::unique_ptr<adapters::Adapter> adapter_to_train(const config::RunConfig& config, const OpenedModel& opened, model::Model& model) {
+std::unique_ptr<adapters::Adapter> adapter_to_train(const Run& run, model::Model& model) {
+  const config::RunConfig& config = run.config;
+  const OpenedModel& opened = run.opened;
   if (!config.use_peft) return nullptr;
   std::unique_ptr<adapters::Adapter> adapter =
-      config.adapter.empty() ? adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string()), config.seed)
-                             : load_adapter(model, *opened.source, config, true);
+      config.adapter.empty()
+          ? adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string(), run.adapter_task()), config.seed)
+          : load_adapter(model, *opened.source, config, true);
   int64_t trained = 0, all = 0;
   for (const ops::Parameter* p : adapter->parameters) trained += p->numel();
   for (const ops::Parameter* p : model.parameters()) all += p->numel();
@@ -200,7 +208,7 @@ void write_run_yaml(const Run& run) {
   write_atomic(run.folder / "run.yaml", config::to_yaml(config, run.command));
 }
 
-Json write_summary(const Run& run, const train::TrainResult& result) {
+Json write_summary(const Run& run, const train::TrainResult& result, const Json& report) {
   Json summary;
   summary["command"] = run.name();
   summary["hone_version"] = HONE_VERSION;
@@ -219,6 +227,7 @@ Json write_summary(const Run& run, const train::TrainResult& result) {
   summary["peak_memory_mib"] = peak_rss_mib();
   summary["train"] = result.last_metrics;
   summary["eval"] = result.last_eval;
+  if (!report.is_null()) summary["eval"].update(report);  // of what stands in model/
   write_atomic(run.folder / "summary.json", summary.dump(1) + "\n");
   return summary;
 }
@@ -259,7 +268,15 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   config::RunConfig config = arguments.config;
   install_signal_handlers();
   const train::Machine machine = train::apply_machine_options(config);
-  Run run{arguments.command, config, machine, open_checked_model(config), {}, {}, {}, begin};
+  Run run{arguments.command,
+          config,
+          machine,
+          open_checked_model(config, technique.reward_model ? model::Head::any : model::Head::language),
+          {},
+          {},
+          {},
+          begin,
+          technique.reward_model};
   if (stored_in_4bit(run.opened) && !config.use_peft)
     fail("{}: its linears are stored in 4 bits and cannot be trained themselves; add --use_peft to train an adapter on them",
          run.opened.source->path().string());
@@ -275,19 +292,25 @@ int run_training(const Arguments& arguments, const Technique& technique) {
     folder.start();
     if (!resumed || !fs::exists(run.folder / "run.yaml")) write_run_yaml(run);
   };
-  const std::unique_ptr<model::Model> model = load_weights(*run.opened.source, machine, run.config, run.longest());
-  const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run.config, run.opened, *model);
+  const std::unique_ptr<model::Model> model = run.reward_model ? load_reward_weights(run.opened, machine, run.config, run.longest())
+                                                               : load_weights(*run.opened.source, machine, run.config, run.longest());
+  const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run, *model);
   const MovingReference moving = moving_reference(run, adapter.get());
   job.reference.moving_model = moving.model.get();
   job.reference.moving_adapter = moving.adapter.get();
   job.model = model.get();
   job.adapter = adapter.get();
-  job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(run.opened.source->config(), model::DType::f32);
+  job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(run.model_config(), model::DType::f32);
   job.save_model = [&](const fs::path& path) {
     adapter ? save_adapter_folder(path, run.opened, *adapter) : save_model_folder(path, run.opened, *model);
   };
   const train::TrainResult result = train::train(job);
-  const Json summary = write_summary(run, result);
+  Json report;
+  if (technique.report && run.eval && result.exit == Exit::ok) {
+    report = technique.report(*model, set_of(adapter), *run.eval, run.config);
+    write_atomic(run.folder / (run.name() + "_report.json"), report.dump(1) + "\n");
+  }
+  const Json summary = write_summary(run, result, report);
   if (run.config.format == config::Format::json) print_result(summary.dump() + "\n");
   if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
   if (!result.message.empty()) log_info("{}", result.message);

@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "hone/methods/method.h"
+#include "hone/model/decoder.h"
 #include "hone/train/metrics.h"
 #include "hone/train/sft_data.h"
 
@@ -32,6 +33,9 @@ struct Technique {
   std::string unit = "rows";                                       // what --batch_size counts
   std::function<Task(const train::SftDataOptions& options)> load;  // reads files into a method
   train::Json options;                                             // its own options, as far as they decide the bits: part of the run's identity
+  bool reward_model = false;                                       // a reward head is trained in place of the language-model head
+  /// What the run's result is worth on --eval_file, once, at its end: into COMMAND_report.json and summary.json's eval. May be empty.
+  std::function<train::Json(model::Model& model, ops::AdapterSet* adapters, const Task& held_out, const config::RunConfig& config)> report;
 };
 
 /// Runs the command of `arguments`; returns the exit code.

@@ -85,7 +85,7 @@ TEST(Unknown, OtherToolsNamesSayWhatToUse) {
 }
 
 TEST(Unknown, WhatIsToComeIsRefusedByName) {
-  for (const char* name : {"lora_target_parameters", "report_to", "reward"}) {
+  for (const char* name : {"lora_target_parameters", "report_to", "value_model"}) {
     EXPECT_THAT(explain_unknown(sft, name, "flag"), HasSubstr("comes with a later version")) << name;
   }
   for (const char* name : {"ppo", "grpo", "plan", "advise", "curate", "compare"}) {

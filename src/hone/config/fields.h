@@ -27,6 +27,7 @@ enum Command : unsigned {
   kto = 2048,
   orpo = 4096,
   simpo = 8192,
+  grade = 16384,
 };
 constexpr unsigned kPairCommands = dpo | reward | orpo | simpo;  // rows are pairs of a better and a worse completion
 constexpr unsigned kPreferenceCommands = kPairCommands | kto;

@@ -153,6 +153,11 @@ struct PreferenceOptions {
   double max_chosen_drop = 2.0;             // guard: nats a token that the mean chosen log-probability may fall below the reference's; 0: off. Ours
 };
 
+/// What judges completions.
+struct RewardOptions {
+  std::vector<std::string> reward;  // specs of cli.md; so far model:DIR
+};
+
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
 struct RunConfig : ModelOptions,
                    MachineOptions,
@@ -163,7 +168,8 @@ struct RunConfig : ModelOptions,
                    FilterOptions,
                    SampleOptions,
                    ConvertOptions,
-                   PreferenceOptions {
+                   PreferenceOptions,
+                   RewardOptions {
   int64_t seed = 42;
 };
 

@@ -7,10 +7,10 @@
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | eval | doctor | merge | convert;
-constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | eval;
+constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | eval | grade | doctor | merge | convert;
+constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | eval | grade;
 constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
-constexpr unsigned kApplyCommands = inspect | score | sample | eval;  // an adapter or a 4-bit base, without training
+constexpr unsigned kApplyCommands = inspect | score | sample | eval | grade;  // an adapter or a 4-bit base, without training
 
 using C = RunConfig;
 
@@ -60,7 +60,7 @@ Rows model_rows() {
           .shown(),
       row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
           .told_as("the model's own")
-          .in(kTrainingCommands | inspect | score | sample | eval),
+          .in(kTrainingCommands | inspect | score | sample | eval | grade),
   };
 }
 
@@ -243,7 +243,7 @@ Rows run_rows() {
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
           .range(1, 1 << 24)
           .empty_as("auto")
-          .in(kTrainingCommands | eval | score),
+          .in(kTrainingCommands | eval | score | grade),
       row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kTrainingCommands),
       row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false", "compute activations twice to save memory; the same bits")
           .empty_as("auto")
@@ -277,17 +277,33 @@ Rows machine_rows() {
 
 Rows filter_rows() {
   return {
-      row("file", &C::file, "FILE", "rows to read, JSON Lines").told_as("standard input").in(tokenize | score | sample).shown(),
+      row("file", &C::file, "FILE", "rows to read, JSON Lines").told_as("standard input").in(tokenize | score | sample | grade).shown(),
       row("file", &C::file, "FILE", "rows to show, JSON Lines").also({"data", "train_file"}).told_as("standard input").in(inspect).shown(),
-      row("output", &C::output, "FILE", "where the results go").told_as("standard output").in(inspect | tokenize | score | sample | eval).shown(),
+      row("output", &C::output, "FILE", "where the results go")
+          .told_as("standard output")
+          .in(inspect | tokenize | score | sample | eval | grade)
+          .shown(),
       row("output_dir", &C::output_dir, "DIR", "the merged model, a Hugging Face directory").also({"output"}).in(merge).shown(),
       row("output", &C::output, "PATH", "the new model: a .gguf file, or else a Hugging Face directory").told_as("").in(convert).shown(),
       format_row({Format::text, Format::json}, "for people, or one JSON object").in(kTrainingCommands | eval | doctor | merge | convert).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
-      format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score),
+      format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score | grade),
       row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),
       row("no_special", &C::no_special, "true|false", "special-token strings in a text are plain text").in(tokenize).shown(),
       row("add_bos", &C::add_bos, "true|false", "put the beginning-of-text token in front").in(tokenize).shown(),
+  };
+}
+
+Rows reward_rows() {
+  return {
+      row("reward", &C::reward, "model:DIR", "report on this reward model (a directory, or a PEFT directory) instead of a language model")
+          .told_as("none")
+          .in(eval)
+          .shown(),
+      row("reward", &C::reward, "model:DIR", "what gives the rewards: a reward model (a directory, or a PEFT directory)")
+          .told_as("")
+          .in(grade)
+          .shown(),
   };
 }
 
@@ -329,15 +345,11 @@ Rows sample_rows() {
 std::vector<Field> build() {
   std::vector<Field> table;
   const std::pair<const char*, Rows> groups[] = {
-      {"Model", model_rows()},
-      {"Data", data_rows()},
-      {"Preference", preference_rows()},
-      {"Input and output", filter_rows()},
-      {"Conversion", convert_rows()},
-      {"Sampling", sample_rows()},
-      {"Training", training_rows()},
-      {"Adapter", adapter_rows()},
-      {"Run", run_rows()},
+      {"Model", model_rows()},           {"Data", data_rows()},
+      {"Preference", preference_rows()}, {"Input and output", filter_rows()},
+      {"Reward", reward_rows()},         {"Conversion", convert_rows()},
+      {"Sampling", sample_rows()},       {"Training", training_rows()},
+      {"Adapter", adapter_rows()},       {"Run", run_rows()},
       {"Machine", machine_rows()},
   };
   for (const auto& [group, rows] : groups) {

@@ -76,7 +76,6 @@ const std::vector<std::string>& later_names() {
       "lora_target_parameters",
       "report_to",
       "tensorboard",
-      "reward",
       "reward_funcs",
       "reward_weights",
       "allow_unsandboxed",
@@ -107,7 +106,7 @@ const std::vector<std::string>& later_names() {
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"ppo", "grpo", "rloo", "rlhf", "curate", "plan", "advise", "compare", "chat", "grade"};
+  static const std::vector<std::string> names = {"ppo", "grpo", "rloo", "rlhf", "curate", "plan", "advise", "compare", "chat"};
   return names;
 }
 

@@ -161,6 +161,7 @@ void validate(const Arguments& arguments) {
   for (const std::string& required : {std::string("model_name_or_path"), std::string("data")}) {
     const Field* field = find_field(arguments.command, required);
     if (!field || field->name != required || arguments.command == doctor) continue;
+    if (required == "model_name_or_path" && (arguments.command == grade || !config.reward.empty())) continue;  // the reward names its model
     if (required == "data" && (arguments.command & (merge | convert))) continue;
     const bool missing = required == "data" ? config.data.empty() : config.model_name_or_path.empty();
     if (missing) fail("hone {} needs {}", name, required == "data" ? "rows: add --data FILE" : "a model: add --model PATH");
