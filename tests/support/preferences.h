@@ -1,6 +1,7 @@
 #pragma once
 // Pairs and labelled rows that own their tokens, and what a reference model gives for them.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <deque>
 
