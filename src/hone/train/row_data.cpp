@@ -179,7 +179,8 @@ Json open_rows(const RowDataOptions& o, const data::RowRules& rules, const std::
     check(false, "load_rows accepted a file that is no regular file");
   }
   out.cache_key = data::token_cache_key({out.content_hash, o.tokenizer->hash(), o.chat->source(), form});
-  out.cache = std::make_shared<const data::TokenCache>(open_or_build(o, rules, tokenize, out.cache_key));
+  // The file's key also has the version of the note. The tokens' own key belongs to the identity of a run, which a new note must not change.
+  out.cache = std::make_shared<const data::TokenCache>(open_or_build(o, rules, tokenize, data::token_cache_key({out.cache_key, "note 2"})));
   if (o.vocab_size > 0 && out.cache->max_id() >= o.vocab_size)
     fail("the tokenizer gives id {} but the model has only {} embeddings: tokenizer and model do not belong together", out.cache->max_id(),
          o.vocab_size);
