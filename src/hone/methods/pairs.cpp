@@ -4,10 +4,7 @@
 
 #include <algorithm>
 #include <array>
-<<<<<<< HEAD
-=======
 #include <cmath>
->>>>>>> eaa67bb791b92c73cf5691330af421e0f1236f3e
 
 #include "hone/base/error.h"
 
@@ -76,8 +73,6 @@ void report_logps(std::vector<Term>& metrics, const Sides& logps, double pairs) 
   metrics.push_back({"logps/rejected", logps.rejected, pairs});
 }
 
-<<<<<<< HEAD
-=======
 at::Tensor k3(const at::Tensor& policy, const at::Tensor& reference) {
   const at::Tensor d = (reference.to(at::kCPU, at::kDouble) - policy.detach().to(at::kCPU, at::kDouble)).contiguous();
   double* value = d.mutable_data_ptr<double>();
@@ -85,7 +80,6 @@ at::Tensor k3(const at::Tensor& policy, const at::Tensor& reference) {
   return d;
 }
 
->>>>>>> eaa67bb791b92c73cf5691330af421e0f1236f3e
 at::Tensor each_pair(int64_t pairs, const std::function<at::Tensor(int64_t)>& loss) {
   std::vector<at::Tensor> values;
   for (int64_t i = 0; i < pairs; ++i) values.push_back(loss(i));
