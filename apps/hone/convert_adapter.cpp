@@ -22,9 +22,8 @@ int run_convert_adapter(const Arguments& arguments) {
   if (source->tokenizer() != nullptr) text = make_text_model(*source->tokenizer(), config);
   const auto prompts = comparison_prompts(text ? &*text : nullptr, source->config(), config.data);
   const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
-  const std::string base_hash = source->content_hash();
   const auto score = [&](const adapters::PeftAdapter& from, bool write) {
-    const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, base_hash, /*trainable=*/false);
+    const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, *source, /*trainable=*/false);
     if (write) adapters::save_adapter(*adapter, output.scratch());
     return score_prompts(*model, &adapter->set, prompts);
   };

@@ -53,7 +53,7 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
                                                 bool trainable) {
   if (options.adapter.empty()) return nullptr;
   const adapters::PeftAdapter files = adapters::read_peft(options.adapter);
-  std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source.content_hash(), trainable);
+  std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source, trainable);
   const std::string now = quantisation_name(options), trained = files.config.base_quantisation;
   if (!files.base_hash.empty() && now != trained)
     log_warning("{}: the adapter was trained on a base held in {}, this one is in {}: its results will differ a little", options.adapter,
@@ -63,7 +63,8 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
   return adapter;
 }
 
-void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter) {
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, adapters::Adapter& adapter) {
+  if (adapter.weights_hash.empty()) adapter.weights_hash = model::weights_hash(*opened.source);
   model::SavedModel saved;
   saved.config = opened.source->config();
   set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());

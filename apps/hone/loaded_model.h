@@ -36,8 +36,8 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
 /// What to hand to a forward.
 inline ops::AdapterSet* set_of(const std::unique_ptr<adapters::Adapter>& adapter) { return adapter ? &adapter->set : nullptr; }
 
-/// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them.
-void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter);
+/// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them. Fills the adapter's weights_hash.
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, adapters::Adapter& adapter);
 
 /// The tokenizer's part of a model that is to be saved; needs saved.config.
 void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template);

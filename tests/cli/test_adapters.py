@@ -98,6 +98,36 @@ class Adapters(SftCase):
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn("another base", done.stderr)
 
+    def test_an_adapter_loads_on_every_form_that_holds_the_values_of_its_base(self):
+        """The base as a GGUF file, as a directory made of it, and rounded forms of it: the values decide, not the storage."""
+        hone = lambda *words, text="": subprocess.run([str(HONE), *map(str, words)], input=text, env=self.env, capture_output=True, text=True, timeout=120)
+        forms = {"f32.gguf": ("f32", True), "f16.gguf": ("f16", False), "q8_0.gguf": ("q8_0", False)}
+        for name, (kind, _) in forms.items():
+            done = hone("convert", "--model", MODEL, "--output", self.folder / name, "--gguf_type", kind, "--max_dlogp", 10)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.run_hone("run", *SMALL)
+        self.run_hone("rounded", *SMALL, model=self.folder / "q8_0.gguf")
+        self.assertEqual(hone("convert", "--model", self.folder / "q8_0.gguf", "--output", self.folder / "dir").returncode, 0)
+        score = lambda model, run: hone("score", "--model", model, "--adapter", self.folder / run / "model", text='{"ids":[1,2,3,4,5,6]}\n')
+        for run, base, others in (("run", MODEL, {self.folder / name: same for name, (_, same) in forms.items()}),
+                                  ("rounded", self.folder / "q8_0.gguf", {self.folder / "dir": True, MODEL: False})):
+            wanted = score(base, run)
+            self.assertEqual(wanted.returncode, 0, wanted.stderr)
+            for other, same in others.items():
+                found = score(other, run)
+                self.assertEqual(found.returncode, 0 if same else 2, (run, other, found.stderr))
+                if same:
+                    self.assertEqual(found.stdout, wanted.stdout, (run, other))
+                else:
+                    self.assertIn(f"than --model {other}. It was trained on {base} (content hash", found.stderr)
+                    self.assertIn("and the weights differ", found.stderr)
+        # an older note has no hash of the weights: nothing can be compared
+        note = self.folder / "run/model/hone_adapter.json"
+        content = json.loads(note.read_text())
+        del content["weights_hash"]
+        note.write_text(json.dumps(content))
+        self.assertIn("no weights_hash", score(self.folder / "f32.gguf", "run").stderr)
+
     def test_eval_score_and_sample_take_the_adapter(self):
         self.run_hone("run", *SMALL, "--eval_file", ROWS)
         wanted = [json.loads(line) for line in (self.folder / "run/metrics.jsonl").read_text().splitlines()][-1]["eval_loss"]
