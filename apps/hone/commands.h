@@ -7,6 +7,11 @@ namespace hone::app {
 using config::Arguments;
 
 int run_sft(const Arguments& arguments);
+int run_dpo(const Arguments& arguments);
+int run_kto(const Arguments& arguments);
+int run_orpo(const Arguments& arguments);
+int run_simpo(const Arguments& arguments);
+int run_reward(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
 int run_score(const Arguments& arguments);

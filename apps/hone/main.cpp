@@ -61,11 +61,15 @@ int run(config::Command command, const Arguments& arguments) {
     case config::doctor:
       return run_doctor(arguments);
     case config::dpo:
+      return run_dpo(arguments);
     case config::reward:
+      return run_reward(arguments);
     case config::kto:
+      return run_kto(arguments);
     case config::orpo:
+      return run_orpo(arguments);
     case config::simpo:
-      fail("hone {} comes with a later version", config::command_name(command));
+      return run_simpo(arguments);
   }
   throw ProgrammerError("a command of the table has no function");
 }
@@ -80,7 +84,7 @@ int dispatch(const std::vector<std::string>& words) {
   const config::Command command = config::find_command(first);
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
-  install_console(command != config::sft || arguments.config.format == config::Format::json);
+  install_console(!(command & config::kTrainingCommands) || arguments.config.format == config::Format::json);
   return run(command, arguments);
 }
 
@@ -106,7 +110,7 @@ int guarded(const std::vector<std::string>& words) {
   }
 }
 
-/// Ends a program that has nothing to save at once, with the contract's exit code; hone sft takes the signals over for its checkpoints.
+/// Ends a program that has nothing to save at once, with the contract's exit code; a training command takes the signals over for its checkpoints.
 void leave_at_once(int signal) { _exit(signal == SIGINT ? static_cast<int>(Exit::interrupted) : static_cast<int>(Exit::terminated)); }
 
 }  // namespace

@@ -118,12 +118,16 @@ train::MemoryDemand demand_of(const Run& run) {
   config::RunConfig stored = config;
   stored.load_in_4bit |= stored_in_4bit(run.opened);
   train::MemoryDemand demand = train::memory_demand(run.opened.source->config(), stored);
-  if (!config.use_peft) return demand;
+  if (!config.use_peft) {
+    if (config.sync_ref_model) demand.weights *= 2;  // the reference's own
+    return demand;
+  }
   const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.opened.source->config(), lora_config(config, ""))
                                                             : adapters::adapter_size(adapters::read_peft(config.adapter));
   demand.adapter = true;
   demand.trained = static_cast<double>(size.elements);
   demand.adapter_rank = size.rank_columns;
+  if (config.sync_ref_model) demand.weights += 4 * demand.trained;
   return demand;
 }
 
@@ -132,6 +136,43 @@ int64_t largest_row(const methods::Method* method) {
   int64_t largest = 0;
   for (int64_t row = 0; method && row < method->num_rows(); ++row) largest = std::max(largest, method->row_tokens(row));
   return largest;
+}
+
+// Everything that the base's log-probabilities follow from.
+std::string base_key(const Run& run) {
+  const config::RunConfig& c = run.config;
+  return fmt::format("{} {} {} {} float32 {}", run.opened.source->content_hash(), c.load_in_4bit, static_cast<int>(c.bnb_4bit_quant_type),
+                     c.use_bnb_nested_quant, run.machine.backend == ops::Backend::kernels ? "kernels" : "reference");
+}
+
+// What the method is measured against; the tensors of a reference that follows (--sync_ref_model) are made later.
+train::ReferenceSource reference_source(const Run& run) {
+  train::ReferenceSource source;
+  source.logprobs = run.task.method->reference();
+  if (run.config.sync_ref_model && !source.logprobs) fail("--sync_ref_model: none of these losses is measured against a reference; leave it out");
+  if (!source.logprobs) return source;
+  source.eval_logprobs = run.eval ? run.eval->method->reference() : nullptr;
+  source.base_key = base_key(run);
+  source.data_key = run.task.cache_key;
+  if (run.eval) source.eval_data_key = run.eval->cache_key;
+  source.cache_folder = train::default_cache_folder();
+  source.cache_limit = train::cache_limit();
+  source.sync_alpha = run.config.ref_model_mixup_alpha;
+  source.sync_steps = run.config.ref_model_sync_steps;
+  return source;
+}
+
+// A reference that follows the policy: a second model, or with an adapter a copy of that.
+struct MovingReference {
+  std::unique_ptr<model::Model> model;
+  std::unique_ptr<adapters::Adapter> adapter;
+};
+MovingReference moving_reference(const Run& run, const adapters::Adapter* adapter) {
+  if (!run.config.sync_ref_model) return {};
+  if (adapter) return {nullptr, adapters::frozen_copy(*adapter)};
+  MovingReference reference{load_weights(*run.opened.source, run.machine, run.config, run.longest()), nullptr};
+  for (ops::Parameter* p : reference.model->parameters()) p->trainable = false;
+  return reference;
 }
 
 // A new adapter, or the one of --adapter to go on with; null where the model itself is trained.
@@ -195,6 +236,7 @@ train::TrainJob plan_job(Run& run, const Technique& technique) {
   job.config = &run.config;
   job.method = run.task.method.get();
   job.eval_method = run.eval_method();
+  job.reference = reference_source(run);
   job.run = run.folder;
   job.micro_batch_tokens = plan.micro_batch_tokens;
   job.checkpointing = plan.checkpointing;
@@ -235,6 +277,9 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   };
   const std::unique_ptr<model::Model> model = load_weights(*run.opened.source, machine, run.config, run.longest());
   const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run.config, run.opened, *model);
+  const MovingReference moving = moving_reference(run, adapter.get());
+  job.reference.moving_model = moving.model.get();
+  job.reference.moving_adapter = moving.adapter.get();
   job.model = model.get();
   job.adapter = adapter.get();
   job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(run.opened.source->config(), model::DType::f32);

@@ -13,7 +13,7 @@ import subprocess
 import time
 import unittest
 
-from sft_case import GOLDEN, HONE, MODEL, ROWS, SftCase
+from run_case import GOLDEN, HONE, MODEL, ROWS, RunCase
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DEFAULT_MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.gguf"
@@ -28,7 +28,7 @@ def tensors(path):
     return {name: blob[8 + size + a["data_offsets"][0] : 8 + size + a["data_offsets"][1]] for name, a in header.items() if name != "__metadata__"}
 
 
-class Adapters(SftCase):
+class Adapters(RunCase):
     def weights(self, run):
         return tensors(self.folder / run / "model" / "adapter_model.safetensors")
 

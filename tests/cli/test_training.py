@@ -5,17 +5,16 @@ usage: test_training.py HONE
 """
 import json
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from sft_case import HONE, MODEL, ROWS, SftCase
+from run_case import HONE, MODEL, ROWS, RunCase
 
 
-class Training(SftCase):
+class Training(RunCase):
     def test_same_bits_for_budget_threads_and_isa(self):
         self.run_hone("base", "--threads", 2, "--micro_batch_tokens", 4096, "--eval_file", ROWS, "--eval_steps", 2)
         self.run_hone("budget", "--threads", 2, "--micro_batch_tokens", 256, "--eval_file", ROWS, "--eval_steps", 2)
@@ -206,23 +205,7 @@ class Training(SftCase):
 
     def test_kill_9_at_random_moments_and_resume(self):
         self.run_hone("whole", "--save_steps", 3, steps=150)
-        rng = random.Random(11)
-        kills, begin = 0, time.monotonic()
-        while True:
-            child = subprocess.Popen(self.command("killed", "--save_steps", 3, "--resume", "--save_total_limit", 2, steps=150), env=self.env,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                # grows, so that the run ends; the random part makes the moments fall anywhere, also into a save
-                child.wait(timeout=0.3 + 0.15 * kills + rng.random() * 0.5)
-            except subprocess.TimeoutExpired:
-                child.send_signal(signal.SIGKILL)
-                child.wait()
-                kills += 1
-                self.assertLess(time.monotonic() - begin, 240, "the run does not get on")
-                continue
-            self.assertEqual(child.returncode, 0)
-            break
-        self.assertGreater(kills, 0)
+        self.kill_at_random_moments("killed", "--save_steps", 3, "--save_total_limit", 2, steps=150)
         self.assert_same("whole", "killed")
 
     def test_signals_write_a_checkpoint(self):

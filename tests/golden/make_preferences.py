@@ -91,7 +91,8 @@ CASES += [
 
 
 def rows():
-    """7 pairs and 6 unpaired rows of random tokens; completions of different lengths, one with a common beginning, one of a single token."""
+    """7 pairs and 6 unpaired rows of random tokens; completions of different lengths, one with a common beginning, one of a single token. No
+    prompt with the completion of the row before is longer than the longest row: hone cuts those, TRL only at max_length."""
     generator = torch.Generator().manual_seed(7)
 
     def ids(count):
@@ -100,7 +101,7 @@ def rows():
     pairs = [dict(prompt=ids(p), chosen=ids(c), rejected=ids(r)) for p, c, r in ((3, 4, 9), (6, 7, 2), (1, 5, 5), (4, 1, 6), (5, 8, 3), (2, 6, 6), (3, 3, 7))]
     pairs[4]["rejected"][:2] = pairs[4]["chosen"][:2]
     unpaired = [dict(prompt=ids(p), completion=ids(c), label=label)
-                for p, c, label in ((3, 5, True), (5, 2, False), (2, 8, True), (4, 4, False), (6, 1, True), (1, 6, True))]
+                for p, c, label in ((3, 5, True), (5, 2, False), (6, 8, True), (4, 4, False), (2, 1, True), (1, 6, True))]
     return pairs, unpaired
 
 
@@ -161,7 +162,10 @@ def run_dpo(policy, reference, options, pairs, _):
     compute = in_float64(module.DPOTrainer._compute_loss, ("torch.float32: 80.0}", "torch.float64: 80.0}"), ("t_chosen.float()", "t_chosen"),
                          ("t_rejected.float()", "t_rejected"))
     loss = compute(trainer, policy, batch, False)
-    return loss, {k: v[0] for k, v in trainer._metrics["train"].items()}
+    metrics = {k: v[0] for k, v in trainer._metrics["train"].items()}
+    if options["loss_type"] == ["sft"]:  # hone scores no reference for it
+        metrics = {k: v for k, v in metrics.items() if not k.startswith("rewards/")}
+    return loss, metrics
 
 
 def run_kto(policy, reference, options, _, unpaired):
@@ -213,7 +217,6 @@ RUN = dict(dpo=run_dpo, kto=run_kto, orpo=run_orpo, simpo=run_simpo)
 
 
 def make_models():
-    models = {}
     for seed, name in ((31, "policy"), (32, "reference")):
         (OUT / name).mkdir(parents=True)
         config = make_config(SHAPE)
@@ -224,21 +227,13 @@ def make_models():
         written = json.loads((OUT / name / "config.json").read_text())
         written["num_hidden_layers"] = 1
         (OUT / name / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
-        models[name] = Model(load(OUT / name, torch.float64).train())
-    return models
 
 
-def main():
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    shutil.rmtree(OUT, ignore_errors=True)
-    LlamaRMSNorm.forward = norm64
-    models = make_models()
+def run_cases():
+    """(case, loss, metrics, gradients) of every case, with the stored models."""
+    shipped, LlamaRMSNorm.forward = LlamaRMSNorm.forward, norm64
+    models = {name: Model(load(OUT / name, torch.float64).train()) for name in ("policy", "reference")}
     pairs, unpaired = rows()
-    parameters = [(n, p.numel()) for n, p in models["policy"].named_parameters()]
-    result = dict(trl=trl.__version__, transformers=transformers.__version__, torch=torch.__version__, parameters=parameters, pairs=pairs,
-                  unpaired=unpaired, cases=[])
-    gradients = {}
     for case in CASES:
         names = ("reference", "policy") if case.get("swapped") else ("policy", "reference")
         policy, reference = (models[n] for n in names)
@@ -248,9 +243,23 @@ def main():
             assert loss.dtype == torch.float64, (case["name"], loss.dtype)
             loss.backward()
         metrics = {k: float(v) for k, v in metrics.items() if k != "num_tokens" and (case["method"] in ("dpo", "kto") or not k.startswith("logits/"))}
-        result["cases"].append(dict(case, loss=loss.item(), metrics=metrics))
-        gradients[case["name"]] = torch.cat([p.grad.view(-1) for p in policy.parameters()]).float()
-        print(f"{case['name']:24s} loss {loss.item():.9f}  |gradient| {gradients[case['name']].norm():.6f}", metrics.get("kl", ""))
+        yield case, loss.item(), metrics, {n: p.grad for n, p in policy.named_parameters()}
+    LlamaRMSNorm.forward = shipped
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    shutil.rmtree(OUT, ignore_errors=True)
+    make_models()
+    pairs, unpaired = rows()
+    result = dict(trl=trl.__version__, transformers=transformers.__version__, torch=torch.__version__, pairs=pairs, unpaired=unpaired, cases=[])
+    gradients = {}
+    for case, loss, metrics, grads in run_cases():
+        result["parameters"] = [(n, g.numel()) for n, g in grads.items()]
+        result["cases"].append(dict(case, loss=loss, metrics=metrics))
+        gradients[case["name"]] = torch.cat([g.view(-1) for g in grads.values()]).float()
+        print(f"{case['name']:24s} loss {loss:.9f}  |gradient| {gradients[case['name']].norm():.6f}", metrics.get("kl", ""))
     (OUT / "preferences.json").write_text(json.dumps(result, indent=1) + "\n")
     save_file(gradients, OUT / "gradients.safetensors", metadata={"made_by": "make_preferences.py"})
     for file in OUT.rglob("*.*"):

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "hone/base/error.h"
@@ -47,6 +48,23 @@ const std::vector<ForeignShape>& foreign_shapes() {
       {"gsm8k-row", "a GSM8K row (question, answer)", {"question", "answer"}, "write {\"prompt\",\"completion\"}"},
   };
   return all;
+}
+
+/// The commands that train on a kind of row that some others refuse.
+std::string trainers_of(RowKind kind) {
+  switch (kind) {
+    case RowKind::preference:
+      return "hone dpo, reward, orpo, simpo and kto train on such rows";
+    case RowKind::unpaired:
+      return "hone kto trains on such rows";
+    case RowKind::messages:
+    case RowKind::prompt_completion:
+    case RowKind::text:
+      return "hone sft trains on such rows";
+    case RowKind::prompt_only:
+      return "";
+  }
+  return "";
 }
 
 /// Names that other tools use for our columns.
@@ -126,8 +144,12 @@ class RowParser {
       for (const auto& [from, to] : renames) advice += fmt::format("{}{} to \"{}\"", advice.empty() ? "rename " : ", ", in_quotes(from), to);
       return fault("misspelt-column", in_quotes(key), "an unknown column", fmt::format("column \"{}\"", meant), advice);
     }
+    for (const auto& [side, other] : {std::pair("chosen", "rejected"), std::pair("rejected", "chosen")})
+      if (accepted(RowKind::preference) && object_.contains(side) && !object_.contains(other))
+        return fault("missing-column", other, "nothing", fmt::format("a completion beside \"{}\"", side));
     for (const Shape& shape : shapes())
-      if (all_there(object_, shape.columns, false)) return fault("row-kind", "", fmt::format("a row with {}", shape.text), accepted_text());
+      if (all_there(object_, shape.columns, false))
+        return fault("row-kind", "", fmt::format("a row with {}", shape.text), accepted_text(), trainers_of(shape.kind));
     return fault("missing-column", "", key_phrase(object_), accepted_text());
   }
 
@@ -140,7 +162,8 @@ class RowParser {
       if (!used && has_value(object_, column)) row.unread += (row.unread.empty() ? "" : ", ") + std::string(column);
     }
     for (const auto& [half, other] : {std::pair("completion", "prompt"), std::pair("chosen", "rejected"), std::pair("rejected", "chosen")}) {
-      if (has_value(object_, half) && !has_value(object_, other))
+      const bool chosen_form = std::find(chosen.columns.begin(), chosen.columns.end(), other) != chosen.columns.end();
+      if (!chosen_form && has_value(object_, half) && !has_value(object_, other))
         return fault("mixed-forms", half, fmt::format("a column beside {} and no \"{}\"", chosen.text, other), "one whole form",
                      fmt::format("add \"{}\", or remove \"{}\" to use {}", other, half, chosen.text));
     }
@@ -222,7 +245,17 @@ class RowParser {
     return true;
   }
 
+  bool parse_margin() {
+    const auto margin = object_.find("margin");
+    if (margin == object_.end()) return true;
+    if (!margin->is_number() || !std::isfinite(margin->get<double>()))
+      return fault("bad-margin", "margin", phrase(*margin), "a number", "how much better chosen is; leave the column out where it is not known");
+    row.margin = margin->get<double>();
+    return true;
+  }
+
   bool parse_preference() {
+    if (!parse_margin()) return false;
     if (object_["chosen"] == object_["rejected"]) return fault("equal-pair", "rejected", "the same as chosen", "a completion that differs");
     if (has_value(object_, "prompt"))
       return parse_content("prompt", row.prompt) && parse_answer("chosen", row.chosen) && parse_answer("rejected", row.rejected);
@@ -347,6 +380,13 @@ class RowParser {
 };
 
 }  // namespace
+
+bool differs_before_last_turn(const Row& row) {
+  const std::vector<Message>&chosen = row.chosen.messages, &rejected = row.rejected.messages;
+  if (row.kind != RowKind::preference || chosen.empty() || rejected.empty()) return false;
+  const auto same = [](const Message& a, const Message& b) { return a.role == b.role && a.content == b.content && a.extra == b.extra; };
+  return !std::equal(chosen.begin(), chosen.end() - 1, rejected.begin(), rejected.end() - 1, same);
+}
 
 std::string_view columns_of(RowKind kind) {
   for (const Shape& shape : shapes())

@@ -39,6 +39,7 @@ struct Row {
   Content chosen, rejected;  // preference
   std::string text;          // kind text
   bool label = false;        // unpaired
+  double margin = 0;         // preference: how much better chosen is; 0 where the row has no such column
   bool add_generation_prompt = false;  // {"messages", "add_generation_prompt": true} in `hone inspect`
   std::string unread;                  // "prompt, text": columns of other forms that the row has as well (only with RowRules::for_training)
   nlohmann::json columns;              // the whole JSON object, for verifiers and for the filters' output (null unless RowRules::keep_columns)
@@ -65,6 +66,9 @@ struct RowRules {
 /// them looks like a misspelt column that is missing. A text completion of a prompt of messages becomes one assistant's message; the
 /// common beginning of chosen and rejected becomes the prompt where none is given.
 std::variant<Row, RowError> parse_row(nlohmann::json object, Place place, const RowRules& rules);
+
+/// Whether chosen and rejected have other messages before their last one (or one has more): what is preferred is then not only an answer.
+bool differs_before_last_turn(const Row& row);
 
 /// The columns that make a kind: "prompt + completion".
 std::string_view columns_of(RowKind kind);

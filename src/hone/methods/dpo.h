@@ -37,6 +37,7 @@ class Dpo : public PairMethod {
   MethodOutput evaluate(const Forward& forward, const StepInputs& step) const override;
   /// Null where no loss reads it (sft alone).
   ReferenceLogprobs* reference() override { return has_reference_ ? &reference_ : nullptr; }
+  const char* fall_metric() const override { return has_reference_ ? "chosen_drop" : nullptr; }
   /// The partners of dpo_losses.h, (3, pairs of the step).
   at::Tensor first_pass(const Forward& all) const override;
 

@@ -42,6 +42,7 @@ class Kto : public Method {
   MethodOutput evaluate(const Forward& forward, const StepInputs& step) const override;
 
   ReferenceLogprobs* reference() override { return &reference_; }
+  const char* fall_metric() const override { return "chosen_drop"; }
   /// The row, then (kto) its mismatched sequence.
   void append_reference(batch::PackedBatch& batch, int64_t row) const override;
   int64_t reference_tokens(int64_t row) const override { return row_tokens(row) + (baseline_ ? first_tokens(row) : 0); }

@@ -114,7 +114,10 @@ class RowBuilder {
       problem(Kind::no_trained_token, "completion has no assistant message");
     std::vector<data::Message> all = prompt;
     all.insert(all.end(), completion.begin(), completion.end());
-    const Rendered given = guarded(Kind::bad_template, [&] { return chat_.render(prompt, true, options_.variables); });
+    // Two sides of a pair may differ from an earlier turn on: what they share then ends before a user's turn, or is nothing at all.
+    const bool answers_now = completion.front().role == "assistant";
+    const Rendered given =
+        prompt.empty() ? Rendered() : guarded(Kind::bad_template, [&] { return chat_.render(prompt, answers_now, options_.variables); });
     const Rendered rendered = guarded(Kind::bad_template, [&] { return chat_.render(all, false, options_.variables); });
     if (!rendered.text.starts_with(given.text))
       problem(Kind::bad_template, "the chat template writes the prompt differently when the completion follows; train on \"messages\" rows instead");
@@ -252,6 +255,25 @@ RowResult tokenize_prompt_completion(const data::Content& prompt, const data::Co
   } catch (ProblemFound& found) {
     out.problem = std::move(found.problem);
   }
+  return out;
+}
+
+PairResult try_tokenize_pair(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& options) {
+  check(row.kind == data::RowKind::preference, "try_tokenize_pair: a row that is no pair");
+  PairResult out;
+  const auto side = [&](const data::Content& completion, const char* name) {
+    RowResult result = tokenize_prompt_completion(row.prompt, completion, tokenizer, chat, options);
+    if (result.problem && !out.problem) out.problem = {{result.problem->kind, fmt::format("{}: {}", name, result.problem->message)}};
+    return std::move(result.row);
+  };
+  out.chosen = side(row.chosen, "chosen");
+  out.rejected = side(row.rejected, "rejected");
+  if (out.problem) return out;
+  const auto& c = out.chosen;
+  const auto& r = out.rejected;
+  check(c.prompt_length == r.prompt_length && std::equal(c.ids.begin(), c.ids.begin() + c.prompt_length, r.ids.begin()),
+        "the two sides of a pair have other prompts: {} and {} tokens", c.prompt_length, r.prompt_length);
+  if (c.ids == r.ids) out.problem = {Kind::equal_pair, "chosen and rejected are the same tokens; give a completion that differs"};
   return out;
 }
 

@@ -30,7 +30,7 @@ struct RenderOptions {
 
 /// Why a row cannot be trained on.
 struct RowProblem {
-  enum class Kind { bad_text, bad_template, empty_completion, missing_end_of_turn, no_trained_token, doubled_bos, unsupported };
+  enum class Kind { bad_text, bad_template, empty_completion, missing_end_of_turn, no_trained_token, doubled_bos, equal_pair, unsupported };
   Kind kind = Kind::bad_text;
   std::string message;  // without the row's place
 };
@@ -49,11 +49,20 @@ RowResult try_tokenize_row(const data::Row& row, const Tokenizer& tokenizer, con
 /// The same; a problem is thrown as UserError "FILE:LINE: ...".
 TokenizedRow tokenize_row(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& options = {});
 
-/// Prompt and completion tokenised apart, as the sampler sees them. The prompt of messages ends with the generation prompt, the completion
-/// with the end-of-turn token of its last assistant message; a plain completion ends with EOS. A completion string behind a prompt of
-/// messages is the assistant's answer.
+/// Prompt and completion tokenised apart, as the sampler sees them. The prompt of messages ends with the generation prompt (unless the
+/// completion begins with another turn than the assistant's), the completion with the end-of-turn token of its last assistant message; a plain
+/// completion ends with EOS. A completion string behind a prompt of messages is the assistant's answer.
 RowResult tokenize_prompt_completion(const data::Content& prompt, const data::Content& completion, const Tokenizer& tokenizer,
                                      const ChatTemplate& chat, const RenderOptions& options = {});
+
+/// The two sides of a preference row.
+struct PairResult {
+  TokenizedRow chosen, rejected;  // the same prompt_length, and the same tokens up to there
+  std::optional<RowProblem> problem;
+};
+
+/// Both sides, each with tokenize_prompt_completion; a problem names its side. Sides of the same tokens are a problem, too.
+PairResult try_tokenize_pair(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& options = {});
 
 /// What the sampler is given: messages rendered with the generation prompt, or plain text as it is.
 std::vector<int32_t> render_prompt(const data::Content& prompt, const Tokenizer& tokenizer, const ChatTemplate& chat,
