@@ -2,6 +2,7 @@
 // A model ready to run: source, tokenizer, template, weights.
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "hone/adapters/lora.h"
@@ -23,6 +24,15 @@ OpenedModel open_checked_model(const config::ModelOptions& options);
 
 /// The storage of the base's linears that --load_in_4bit asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
+/// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested".
+std::string quantisation_name(const config::PeftOptions& options);
+/// "float32" for "".
+std::string held_in(const std::string& quantisation);
+
+/// An adapter belongs to the values that it was trained on: where its own note says that the base was in 4 bits then, it is now, as far as
+/// the user (`given`: the fields that were set) does not say otherwise.
+void follow_adapter(config::RunConfig& config, const std::set<std::string>& given);
+
 /// What --lora_* ask for.
 adapters::LoraConfig lora_config(const config::PeftOptions& options, const std::string& base);
 
