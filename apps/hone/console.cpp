@@ -81,6 +81,17 @@ void print_result(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) fail_resource("standard output: writing failed");
 }
 
+void notice(const std::string& text) {
+  if (!console().stdout_is_result) return log_info("{}", text);
+  console().end_line();
+  fmt::print(stderr, "hone: {}\n", text);
+}
+
+std::string size_text(int64_t bytes) {
+  constexpr int64_t kKiB = 1024, kMiB = 1024 * kKiB;
+  return bytes < kMiB ? fmt::format("{} KiB", (bytes + kKiB - 1) / kKiB) : fmt::format("{:.1f} MiB", static_cast<double>(bytes) / kMiB);
+}
+
 void end_progress_line() {
   console().end_line();
   std::fflush(stdout);

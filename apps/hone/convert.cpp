@@ -1,5 +1,7 @@
 // hone convert: a model as a GGUF file or as a Hugging Face directory, compared with its source before it gets its name.
+#include <cmath>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
@@ -26,6 +28,24 @@ struct Conversion {
   std::string name;
 };
 
+// How many matrices have which form: with q8_0 those whose rows are no whole blocks stay in float16.
+using Forms = std::map<DType, int64_t>;
+
+Forms forms_of(const Conversion& job) {
+  Forms forms;
+  for (const model::TensorSpec& tensor : job.source->tensors())
+    if (tensor.shape.size() > 1) ++forms[job.gguf ? model::gguf_dtype(tensor, job.dtype) : job.dtype];
+  return forms;
+}
+
+std::string forms_text(const Forms& forms) {
+  if (forms.size() == 1) return fmt::format("matrices in {}", model::dtype_name(forms.begin()->first));
+  std::string text = "matrices";
+  for (auto form = forms.rbegin(); form != forms.rend(); ++form)
+    text += fmt::format("{} {} in {}", form == forms.rbegin() ? "" : " and", form->second, model::dtype_name(form->first));
+  return text;
+}
+
 struct Bound {
   double max = 0;
   double mean = std::numeric_limits<double>::infinity();
@@ -33,18 +53,13 @@ struct Bound {
 
 // How far a form may be from a float32 source where --max_dlogp does not say: about four times what is measured (docs/convert.md). The mean
 // is bounded too, because one token's difference is a wide measure of what is wrong rather than rounded.
-Bound bound_of(DType dtype, const Arguments& arguments) {
-  if (arguments.given.count("max_dlogp")) return {arguments.config.max_dlogp};
-  switch (dtype) {
-    case DType::f16:
-      return {0.06, 0.01};
-    case DType::bf16:
-      return {0.6, 0.08};
-    case DType::q8_0:
-      return {3, 0.2};
-    default:
-      return {arguments.config.max_dlogp};
-  }
+Bound bound_of(const Conversion& job, const Forms& forms, const Arguments& arguments) {
+  Bound bound{arguments.config.max_dlogp};
+  if (arguments.given.count("max_dlogp") || !job.gguf) return bound;  // a directory holds exactly what its source holds
+  static const std::pair<DType, Bound> kBounds[] = {{DType::f16, {0.06, 0.01}}, {DType::bf16, {0.6, 0.08}}, {DType::q8_0, {3, 0.2}}};
+  for (const auto& [dtype, allowed] : kBounds)  // the roughest form that is there decides
+    if (forms.count(dtype)) bound = allowed;
+  return bound;
 }
 
 bool is_exact_in(const model::ModelSource& source, DType dtype) {
@@ -149,17 +164,28 @@ PromptScores scores_of(const model::ModelSource& source, const train::Machine& m
   return score_prompts(*model, nullptr, prompts);
 }
 
-std::string report(const config::RunConfig& config, const Conversion& job, const ModelDifference& difference, const Bound& bound) {
+std::string report(const config::RunConfig& config, const Conversion& job, const Forms& forms, const ModelDifference& difference,
+                   const Bound& bound) {
   if (config.format == config::Format::json) {
-    const nlohmann::ordered_json json = {
-        {"output", config.output},           {"form", job.gguf ? "gguf" : "directory"}, {"type", model::dtype_name(job.dtype)},
-        {"weight_bytes", output_bytes(job)}, {"mean_dlogp", difference.mean},           {"max_dlogp", difference.max},
-        {"allowed_dlogp", bound.max},        {"top1_agreement", difference.top1},       {"tokens", difference.tokens}};
+    nlohmann::ordered_json matrices = nlohmann::ordered_json::object(), mean;
+    for (const auto& [dtype, count] : forms) matrices[std::string(model::dtype_name(dtype))] = count;
+    if (std::isfinite(bound.mean)) mean = bound.mean;
+    const nlohmann::ordered_json json = {{"output", config.output},
+                                         {"form", job.gguf ? "gguf" : "directory"},
+                                         {"type", model::dtype_name(job.dtype)},
+                                         {"matrices", matrices},
+                                         {"weight_bytes", output_bytes(job)},
+                                         {"mean_dlogp", difference.mean},
+                                         {"max_dlogp", difference.max},
+                                         {"allowed_dlogp", bound.max},
+                                         {"allowed_mean_dlogp", mean},
+                                         {"top1_agreement", difference.top1},
+                                         {"tokens", difference.tokens}};
     return json.dump() + "\n";
   }
-  return fmt::format("{}: {} tensors, matrices in {}, {:.1f} MB\ncompared with {}: {}; allowed {}\n", config.output, job.source->tensors().size(),
-                     model::dtype_name(job.dtype), static_cast<double>(output_bytes(job)) / 1e6, job.source->path().string(), describe(difference),
-                     bound.max);
+  return fmt::format("{}: {} tensors, {}, {:.1f} MB\ncompared with {}: {}; allowed {}{}\n", config.output, job.source->tensors().size(),
+                     forms_text(forms), static_cast<double>(output_bytes(job)) / 1e6, job.source->path().string(), describe(difference), bound.max,
+                     std::isfinite(bound.mean) ? fmt::format(", mean {}", bound.mean) : "");
 }
 
 }  // namespace
@@ -171,8 +197,7 @@ int run_convert(const Arguments& arguments) {
   UncheckedOutput output(config.output);
   const Conversion job = open_conversion(arguments);
   if (const auto free = free_bytes(output.scratch()); static_cast<uint64_t>(output_bytes(job)) > free)
-    fail_resource("{}: the new model needs {:.1f} MB, {:.1f} MB are free", config.output, static_cast<double>(output_bytes(job)) / 1e6,
-                  static_cast<double>(free) / 1e6);
+    fail_resource("{}: the new model needs {}, {} are free", config.output, size_text(output_bytes(job)), size_text(static_cast<int64_t>(free)));
   const auto prompts = comparison_prompts(job.text ? &*job.text : nullptr, job.source->config(), config.data);
   const PromptScores before = scores_of(*job.source, machine, prompts);
   write_output(output.scratch(), job);
@@ -180,8 +205,9 @@ int run_convert(const Arguments& arguments) {
   check((written->tokenizer() != nullptr) == job.text.has_value(), "the new model has {} tokenizer", job.text ? "no" : "a");
   if (job.text) check_tokenizer(job.text->tokenizer, make_tokenizer(*written->tokenizer()), prompts);
   const ModelDifference found = difference(before, scores_of(*written, machine, prompts));
-  const Bound bound = bound_of(job.dtype, arguments);
-  const std::string what = fmt::format("the model in {}", model::dtype_name(job.dtype));
+  const Forms forms = forms_of(job);
+  const Bound bound = bound_of(job, forms, arguments);
+  const std::string what = fmt::format("the model with {}", forms_text(forms));
   const std::string advice = job.gguf && job.dtype != DType::f32
                                  ? "Take a wider --gguf_type (f16, f32), or a greater --max_dlogp if that much is acceptable."
                                  : "This form should be exact: please report it.";
@@ -190,7 +216,7 @@ int run_convert(const Arguments& arguments) {
     throw UserError(Exit::guard, fmt::format("{} differs from its source by more than {} in the mean: {}; nothing was left. {}", what, bound.mean,
                                              describe(found), advice));
   output.accept();
-  print_result(report(config, job, found, bound));
+  print_result(report(config, job, forms, found, bound));
   return static_cast<int>(Exit::ok);
 }
 

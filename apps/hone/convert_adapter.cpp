@@ -1,13 +1,29 @@
 // hone convert --adapter: an adapter directory written anew in PEFT's layout, compared on its base before it gets its name.
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "console.h"
 #include "hone/base/error.h"
+#include "hone/base/files.h"
 #include "loaded_model.h"
 #include "model_comparison.h"
 
 namespace hone::app {
+
+namespace {
+
+// The tokenizer's files that stand beside the adapter, as they are.
+std::map<std::string, std::string> tokenizer_files(const std::filesystem::path& folder) {
+  constexpr size_t kLimit = size_t{1} << 28;
+  std::map<std::string, std::string> texts;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"})
+    if (std::filesystem::exists(folder / name)) texts[name] = read_text(folder / name, kLimit);
+  return texts;
+}
+
+}  // namespace
 
 int run_convert_adapter(const Arguments& arguments) {
   const config::RunConfig& config = arguments.config;
@@ -22,10 +38,13 @@ int run_convert_adapter(const Arguments& arguments) {
   if (source->tokenizer() != nullptr) text = make_text_model(*source->tokenizer(), config);
   const auto prompts = comparison_prompts(text ? &*text : nullptr, source->config(), config.data);
   const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
-  const std::string base_hash = source->content_hash();
   const auto score = [&](const adapters::PeftAdapter& from, bool write) {
-    const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, base_hash, /*trainable=*/false);
-    if (write) adapters::save_adapter(*adapter, output.scratch());
+    const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, *source, /*trainable=*/false);
+    if (write) {
+      if (adapter->weights_hash.empty()) adapter->weights_hash = model::weights_hash(*source);
+      adapter->config.base_model_name_or_path = config.model_name_or_path;  // PEFT's auto class opens it from there
+      adapters::save_adapter(*adapter, output.scratch(), tokenizer_files(config.adapter));
+    }
     return score_prompts(*model, &adapter->set, prompts);
   };
   const PromptScores before = score(files, true);

@@ -11,6 +11,7 @@
 #include "hone/train/sft_data.h"
 #include "jsonl_filter.h"
 #include "loaded_model.h"
+#include "long_rows.h"
 
 namespace hone::app {
 
@@ -28,6 +29,9 @@ int run_eval(const Arguments& arguments) {
   options.vocab_size = opened.source->config().vocab_size;
   options.cache_folder = train::default_cache_folder();
   const train::SftData data = train::load_sft_data(options);
+  LongRows long_rows(opened.source->config().max_position_embeddings);
+  long_rows.add(data.rows, config.data);
+  long_rows.warn();
   const std::unique_ptr<model::Model> model = load_weights(*opened.source, machine, config, data.longest);
   const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *opened.source, config, false);
   const methods::Sft method(data.rows);

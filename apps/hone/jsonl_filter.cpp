@@ -88,7 +88,7 @@ std::vector<FilterRow> read_rows(const std::vector<data::RawLine>& lines, const 
   return rows;
 }
 
-int run_filter(const config::FilterOptions& options, const FilterTransform& transform) {
+int run_filter(const config::FilterOptions& options, const FilterTransform& transform, const std::function<void()>& at_end) {
   LineSource source(options.file);
   LineSink sink(options.output, options.file);
   int64_t total = 0, bad = 0;
@@ -111,6 +111,7 @@ int run_filter(const config::FilterOptions& options, const FilterTransform& tran
   } catch (const BrokenPipe&) {
     return static_cast<int>(Exit::ok);
   }
+  if (at_end) at_end();
   if (bad > 0) fail("{} of {} rows are bad and have an \"error\" in the output; the first:\n{}", bad, total, first_error);
   return static_cast<int>(Exit::ok);
 }

@@ -25,9 +25,9 @@ struct FilterRow {
 /// Fills `out` or `error` of every row. A UserError that it throws itself ends the run; those of one row go through each_row.
 using FilterTransform = std::function<void(std::span<FilterRow> rows)>;
 
-/// Runs the filter to the end of the input. Returns the exit code; throws the UserError that sums up the bad rows. A reader that leaves
-/// (broken pipe) ends it quietly.
-int run_filter(const config::FilterOptions& options, const FilterTransform& transform);
+/// Runs the filter to the end of the input, then calls `at_end`. Returns the exit code; throws the UserError that sums up the bad rows. A reader
+/// that leaves (broken pipe) ends it quietly.
+int run_filter(const config::FilterOptions& options, const FilterTransform& transform, const std::function<void()>& at_end = {});
 
 /// The rows of these lines; a line that is no JSON object is a row with an error.
 std::vector<FilterRow> read_rows(const std::vector<data::RawLine>& lines, const std::string& name);

@@ -1,5 +1,6 @@
 #include "loaded_model.h"
 
+#include "console.h"
 #include "hone/base/error.h"
 #include "hone/base/log.h"
 #include "reward_models.h"
@@ -8,12 +9,6 @@ namespace hone::app {
 namespace {
 
 std::string token_text(const text::Tokenizer& tokenizer, int32_t id) { return id < 0 ? std::string() : std::string(tokenizer.token_bytes(id)); }
-
-// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested".
-std::string quantisation_name(const config::PeftOptions& o) {
-  if (!o.load_in_4bit) return {};
-  return std::string(o.bnb_4bit_quant_type == config::QuantType::nf4 ? "nf4" : "fp4") + (o.use_bnb_nested_quant ? "+nested" : "");
-}
 
 // A score is read at the last token that is no padding: in transformers by pad_token_id, so that it must not be the end-of-turn token.
 void set_reward_pad(model::SavedModel& saved, const OpenedModel& opened) {
@@ -24,6 +19,24 @@ void set_reward_pad(model::SavedModel& saved, const OpenedModel& opened) {
 }
 
 }  // namespace
+
+std::string quantisation_name(const config::PeftOptions& o) {
+  if (!o.load_in_4bit) return {};
+  return std::string(o.bnb_4bit_quant_type == config::QuantType::nf4 ? "nf4" : "fp4") + (o.use_bnb_nested_quant ? "+nested" : "");
+}
+
+std::string held_in(const std::string& quantisation) { return quantisation.empty() ? "float32" : quantisation; }
+
+void follow_adapter(config::RunConfig& config, const std::set<std::string>& given) {
+  if (config.adapter.empty() || (given.count("load_in_4bit") && !config.load_in_4bit)) return;
+  const std::string trained = adapters::read_peft(config.adapter).config.base_quantisation;
+  if (trained.empty()) return;
+  config.load_in_4bit = true;
+  if (!given.count("bnb_4bit_quant_type")) config.bnb_4bit_quant_type = trained.starts_with("fp4") ? config::QuantType::fp4 : config::QuantType::nf4;
+  if (!given.count("use_bnb_nested_quant")) config.use_bnb_nested_quant = trained.ends_with("+nested");
+  if (!given.count("load_in_4bit"))
+    notice(fmt::format("the adapter was trained on its base in {}: so it is held here (--load_in_4bit false: float32)", trained));
+}
 
 OpenedModel open_checked_model(const config::ModelOptions& options, model::Head head) {
   std::unique_ptr<model::ModelSource> source = model::open_model(options.model_name_or_path, head);
@@ -70,17 +83,20 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
   if (!reward && model.config.reward_model)
     fail("--adapter {}: an adapter of a language model (task_type CAUSAL_LM) has no reward head; hone reward --use_peft trains one that has",
          options.adapter);
-  std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source.content_hash(), trainable);
+  std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, files, source, trainable);
   const std::string now = quantisation_name(options), trained = files.config.base_quantisation;
   if (!files.base_hash.empty() && now != trained)
-    log_warning("{}: the adapter was trained on a base held in {}, this one is in {}: its results will differ a little", options.adapter,
-                trained.empty() ? "float32" : trained, now.empty() ? "float32" : now);
+    log_warning(
+        "{}: the adapter was trained on its base in {} and is applied to it in {}, which are other values: its results will differ; leave out "
+        "--load_in_4bit and --bnb_4bit_quant_type to have those trained on",
+        options.adapter, held_in(trained), held_in(now));
   adapter->config.base_quantisation = now;
   adapter->config.base_model_name_or_path = source.path().string();
   return adapter;
 }
 
-void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter) {
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, adapters::Adapter& adapter) {
+  if (adapter.weights_hash.empty()) adapter.weights_hash = model::weights_hash(*opened.source);
   model::SavedModel saved;
   saved.config = opened.source->config();
   set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());

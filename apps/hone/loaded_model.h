@@ -2,6 +2,7 @@
 // A model ready to run: source, tokenizer, template, weights.
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "hone/adapters/lora.h"
@@ -23,6 +24,15 @@ OpenedModel open_checked_model(const config::ModelOptions& options, model::Head 
 
 /// The storage of the base's linears that --load_in_4bit asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
+/// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested".
+std::string quantisation_name(const config::PeftOptions& options);
+/// "float32" for "".
+std::string held_in(const std::string& quantisation);
+
+/// An adapter belongs to the values that it was trained on: where its own note says that the base was in 4 bits then, it is now, as far as
+/// the user (`given`: the fields that were set) does not say otherwise.
+void follow_adapter(config::RunConfig& config, const std::set<std::string>& given);
+
 /// What --lora_* ask for.
 adapters::LoraConfig lora_config(const config::PeftOptions& options, const std::string& base, adapters::Task task = adapters::Task::causal_lm);
 
@@ -37,8 +47,8 @@ std::unique_ptr<adapters::Adapter> load_adapter(model::Model& model, const model
 /// What to hand to a forward.
 inline ops::AdapterSet* set_of(const std::unique_ptr<adapters::Adapter>& adapter) { return adapter ? &adapter->set : nullptr; }
 
-/// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them.
-void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, const adapters::Adapter& adapter);
+/// The adapter directory that PEFT loads, with the tokenizer and the template beside it as PEFT keeps them. Fills the adapter's weights_hash.
+void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel& opened, adapters::Adapter& adapter);
 
 /// The tokenizer's part of a model that is to be saved; needs saved.config.
 void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template);

@@ -15,6 +15,7 @@
 #include "commands.h"
 #include "console.h"
 #include "hone/base/error.h"
+#include "loaded_model.h"
 
 namespace hone::app {
 namespace {
@@ -87,7 +88,9 @@ int dispatch(const std::vector<std::string>& words) {
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
   install_console(!(command & config::kTrainingCommands) || arguments.config.format == config::Format::json);
-  return run(command, arguments);
+  Arguments resolved = arguments;
+  if (config::find_field(command, "load_in_4bit")) follow_adapter(resolved.config, arguments.given);
+  return run(command, resolved);
 }
 
 int guarded(const std::vector<std::string>& words) {

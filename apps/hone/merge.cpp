@@ -14,14 +14,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// An adapter belongs to the values that it was trained on: where its own note says that the base was in 4 bits then, it is now, unless the
-// user says otherwise.
-void take_base_quantisation(config::RunConfig& config, const std::set<std::string>& given, const std::string& trained) {
-  if (trained.empty() || given.count("load_in_4bit")) return;
-  config.load_in_4bit = true;
-  if (!given.count("bnb_4bit_quant_type")) config.bnb_4bit_quant_type = trained.starts_with("fp4") ? config::QuantType::fp4 : config::QuantType::nf4;
-  if (!given.count("use_bnb_nested_quant")) config.use_bnb_nested_quant = trained.ends_with("+nested");
-  log_info("the adapter was trained on its base in {}: it is merged into those values (--load_in_4bit false for the others)", trained);
+// A merge cannot be undone: into other values than those that the adapter was trained on it is refused.
+void require_trained_values(const config::RunConfig& config) {
+  const adapters::PeftAdapter files = adapters::read_peft(config.adapter);
+  const std::string trained = held_in(files.config.base_quantisation), wanted = held_in(quantisation_name(config));
+  if (files.base_hash.empty() || trained == wanted) return;
+  fail(
+      "--adapter {}: it was trained on its base in {}; merged into the base in {} it would stand on other values than those trained on. Leave out "
+      "--load_in_4bit, --bnb_4bit_quant_type and --use_bnb_nested_quant: it is then merged into the values that {} stands for, written in float32",
+      config.adapter, trained, wanted, trained);
 }
 
 void write_merged(const fs::path& path, const OpenedModel& opened, model::Model& model, const adapters::Adapter& adapter) {
@@ -52,15 +53,14 @@ std::string report(const config::RunConfig& config, bool unties, const ModelDiff
 }  // namespace
 
 int run_merge(const Arguments& arguments) {
-  config::RunConfig config = arguments.config;
+  const config::RunConfig& config = arguments.config;
   const train::Machine machine = train::apply_machine_options(config);
   UncheckedOutput output(config.output_dir);
-  take_base_quantisation(config, arguments.given, adapters::read_peft(config.adapter).config.base_quantisation);
+  require_trained_values(config);
   const OpenedModel opened = open_checked_model(config);
   const int64_t bytes = model::saved_bytes(opened.source->config(), model::DType::f32);
   if (const auto free = free_bytes(output.scratch()); static_cast<uint64_t>(bytes) > free)
-    fail_resource("{}: the merged model needs {:.1f} MB, {:.1f} MB are free", config.output_dir, static_cast<double>(bytes) / 1e6,
-                  static_cast<double>(free) / 1e6);
+    fail_resource("{}: the merged model needs {}, {} are free", config.output_dir, size_text(bytes), size_text(static_cast<int64_t>(free)));
   const auto prompts = comparison_prompts(&opened.text, opened.source->config(), config.data);
   PromptScores before;
   bool unties = false;

@@ -20,8 +20,10 @@ std::vector<int32_t> stop_ids(const OpenedModel& opened) {
 }
 
 // A prompt's tokens, checked against what the model can hold.
-std::vector<int32_t> prompt_ids(const data::Content& prompt, const OpenedModel& opened, const config::RunConfig& config) {
-  std::vector<int32_t> ids = text::render_prompt(prompt, opened.text.tokenizer, opened.text.chat);
+std::vector<int32_t> prompt_ids(const data::Row& row, const OpenedModel& opened, const config::RunConfig& config) {
+  nlohmann::json variables = nlohmann::json::object();
+  if (!row.tools.is_null()) variables["tools"] = row.tools;
+  std::vector<int32_t> ids = text::render_prompt(row.prompt, opened.text.tokenizer, opened.text.chat, variables);
   if (ids.empty()) fail("the prompt is empty");
   const int64_t limit = opened.source->config().max_position_embeddings, wanted = static_cast<int64_t>(ids.size()) + config.max_new_tokens;
   if (wanted > limit)
@@ -99,13 +101,14 @@ std::string prompt_json(const std::string& words, bool as_message) {
 int sample_words(const config::RunConfig& config, const OpenedModel& opened, Sampler& sampler) {
   std::vector<rollout::SampleRequest> requests;
   for (const std::string& words : config.prompt) {
-    data::Content prompt;
+    data::Row row;
+    data::Content& prompt = row.prompt;
     prompt.is_messages = opened.text.chat.exists();
     if (prompt.is_messages)
       prompt.messages.push_back({"user", words, nlohmann::json::object()});
     else
       prompt.text = words;
-    requests.push_back({prompt_ids(prompt, opened, config), static_cast<uint32_t>(requests.size())});
+    requests.push_back({prompt_ids(row, opened, config), static_cast<uint32_t>(requests.size())});
   }
   const auto completions = sampler.run(requests);
   for (size_t i = 0; i < completions.size(); ++i)
@@ -138,9 +141,9 @@ int run_sample(const Arguments& arguments) {
         rules.for_training = rules.needs_assistant = rules.keep_columns = false;
         auto parsed = data::parse_row(rows[i].in, rows[i].place, rules);
         if (const auto* error = std::get_if<data::RowError>(&parsed)) fail("{}", data::describe(*error));
-        const data::Content& prompt = std::get<data::Row>(parsed).prompt;
-        requests.push_back({prompt_ids(prompt, opened, config), row_index});
-        owners.emplace_back(i, prompt_text(prompt));
+        const data::Row& row = std::get<data::Row>(parsed);
+        requests.push_back({prompt_ids(row, opened, config), row_index});
+        owners.emplace_back(i, prompt_text(row.prompt));
       } catch (const UserError& error) {
         rows[i].error = at_place(rows[i], error.what());
       }

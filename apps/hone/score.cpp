@@ -9,6 +9,7 @@
 #include "hone/train/scoring.h"
 #include "jsonl_filter.h"
 #include "loaded_model.h"
+#include "long_rows.h"
 
 namespace hone::app {
 namespace {
@@ -59,13 +60,15 @@ int run_score(const Arguments& arguments) {
   if (source->tokenizer()) text = make_text_model(*source->tokenizer(), config);
   const std::unique_ptr<model::Model> model = load_weights(*source, machine, config, 1024);
   const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *source, config, false);
-  return run_filter(config, [&](std::span<FilterRow> rows) {
+  LongRows long_rows(model->config.max_position_embeddings);
+  const auto score = [&](std::span<FilterRow> rows) {
     std::vector<Scored> scored(rows.size());
     for (size_t i = 0; i < rows.size(); ++i) {
       if (!rows[i].error.empty()) continue;
       try {
         scored[i] = tokens_of(rows[i], config, text);
         check_ids(scored[i], rows[i], model->config.vocab_size);
+        long_rows.add(rows[i].place, static_cast<int64_t>(scored[i].ids.size()));
       } catch (const UserError& error) {
         rows[i].error = at_place(rows[i], error.what());
       }
@@ -90,7 +93,8 @@ int run_score(const Arguments& arguments) {
                                           {"logprobs", json_text(std::span<const float>(p))},
                                           {"sum_logprob", json_text(static_cast<float>(sum))}});
     }
-  });
+  };
+  return run_filter(config, score, [&] { long_rows.warn(); });
 }
 
 }  // namespace hone::app

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "console.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 
@@ -33,6 +34,8 @@ TextModel make_text_model(const model::TokenizerSource& source, const config::Mo
   text::Tokenizer tokenizer = make_tokenizer(source);
   const std::string chat = options.chat_template_path.empty() ? source.chat_template : read_template(options.chat_template_path);
   text::ChatTemplate chat_template = text::chat_template_for(tokenizer, chat);
+  if (chat.empty() && chat_template.exists())
+    notice("the model has no chat template; its vocabulary has <|im_start|> and <|im_end|>, so ChatML is used (--chat_template_path for another)");
   return {std::move(tokenizer), std::move(chat_template)};
 }
 

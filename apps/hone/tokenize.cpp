@@ -1,4 +1,4 @@
-// hone tokenize: {"text"} -> adds ids; {"ids"} -> adds text.
+// hone tokenize: {"text"} -> adds ids; {"ids"} -> adds text; a row that has both is a fault.
 #include "commands.h"
 #include "hone/base/error.h"
 #include "hone/base/threads.h"
@@ -10,6 +10,7 @@ namespace {
 
 void tokenize_row(FilterRow& row, const text::Tokenizer& tokenizer, const config::RunConfig& config) {
   const auto text = row.in.find("text");
+  if (text != row.in.end() && row.in.contains("ids")) fail("both \"text\" and \"ids\" are there, and one would be overwritten; leave one out");
   if (text != row.in.end()) {
     if (!text->is_string()) fail("text: found {}, wanted a string", text->type_name());
     std::vector<int32_t> ids = tokenizer.encode(text->get_ref<const std::string&>(), {.special = !config.no_special});

@@ -58,8 +58,15 @@ Task load_task(const Run& run, const Technique& technique, const std::vector<std
   return technique.load(options);
 }
 
+// The name of a choice, as the user gives it.
+std::string choice_text(const config::RunConfig& c, config::Command command, const char* field) {
+  const config::Field* found = config::find_field(command, field);
+  check(found != nullptr, "hone {} has no field {}", config::command_name(command), field);
+  return config::field_text(c, *found);
+}
+
 // Of the adapter and the base's storage; null without an adapter.
-Json adapter_identity(const config::RunConfig& c) {
+Json adapter_identity(const config::RunConfig& c, config::Command command) {
   if (!c.use_peft) return nullptr;
   Json identity{{"lora_r", c.lora_r},
                 {"lora_alpha", c.lora_alpha},
@@ -68,10 +75,10 @@ Json adapter_identity(const config::RunConfig& c) {
                 {"lora_modules_to_save", c.lora_modules_to_save},
                 {"use_rslora", c.use_rslora},
                 {"use_dora", c.use_dora},
-                {"init_lora_weights", static_cast<int>(c.init_lora_weights)},
+                {"init_lora_weights", choice_text(c, command, "init_lora_weights")},
                 {"loraplus_lr_ratio", c.loraplus_lr_ratio},
                 {"load_in_4bit", c.load_in_4bit},
-                {"bnb_4bit_quant_type", static_cast<int>(c.bnb_4bit_quant_type)},
+                {"bnb_4bit_quant_type", choice_text(c, command, "bnb_4bit_quant_type")},
                 {"use_bnb_nested_quant", c.use_bnb_nested_quant}};
   if (!c.adapter.empty()) {
     for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
@@ -91,13 +98,13 @@ Json identity_of(const Run& run, const Technique& technique) {
                 {"eval_data", run.eval ? run.eval->cache_key : ""},
                 {"rows", run.rows()},
                 {"max_length", c.max_length},
-                {"overlong", static_cast<int>(c.overlong)},
+                {"overlong", choice_text(c, run.command, "overlong")},
                 {"seed", c.seed},
                 {"shuffle_dataset", c.shuffle_dataset},
                 {"batch_size", c.batch_size},
                 {"max_steps", run.total_steps()},
                 {"learning_rate", c.learning_rate},
-                {"lr_scheduler_type", static_cast<int>(c.lr_scheduler_type)},
+                {"lr_scheduler_type", choice_text(c, run.command, "lr_scheduler_type")},
                 {"warmup_steps", c.warmup_steps},
                 {"weight_decay", c.weight_decay},
                 {"max_grad_norm", c.max_grad_norm},
@@ -106,9 +113,9 @@ Json identity_of(const Run& run, const Technique& technique) {
                 {"adam_epsilon", c.adam_epsilon},
                 {"max_tree_tokens", c.max_tree_tokens},
                 {"dtype", "float32"},
-                {"optim", static_cast<int>(c.optim)},
-                {"adapter", adapter_identity(c)},
-                {"metric_for_best_model", static_cast<int>(c.metric_for_best_model)},
+                {"optim", choice_text(c, run.command, "optim")},
+                {"adapter", adapter_identity(c, run.command)},
+                {"metric_for_best_model", choice_text(c, run.command, "metric_for_best_model")},
                 {"backend", run.machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
   if (!technique.options.is_null()) identity["options"] = technique.options;
   return identity;

@@ -236,7 +236,8 @@ TEST(ReadPeft, BrokenJsonIsRefused) {
     write_file(files.folder / "adapter_config.json", text);
     expect_refused([&] { read_peft(files.folder); }, {"adapter_config.json"}, text.substr(0, 20));
   }
-  for (const char* hash : {R"({"base_hash": 3})", R"({"base_hash": "../x"})", R"({"base_quantisation": "int3"})", "{"}) {
+  for (const char* hash :
+       {R"({"base_hash": 3})", R"({"base_hash": "../x"})", R"({"weights_hash": "../x"})", R"({"base_quantisation": "int3"})", "{"}) {
     AdapterFolder files;
     files.read();
     write_file(files.folder / "hone_adapter.json", hash);
@@ -345,9 +346,10 @@ TEST(WritePeft, ReadsBackWithEveryValue) {
   }
   const auto tensors = producers(shapes);
   for (int round = 0; round < 2; ++round) {  // the second replaces the first
-    write_peft(folder, config, "0123abcd", tensors, {{kQ, {4, 3.25}}});
+    write_peft(folder, config, {"0123abcd", "89ef"}, tensors, {{kQ, {4, 3.25}}});
     const PeftAdapter read = read_peft(folder);
     EXPECT_EQ(read.base_hash, "0123abcd");
+    EXPECT_EQ(read.weights_hash, "89ef");
     EXPECT_EQ(read.config.base_quantisation, config.base_quantisation);
     EXPECT_EQ(read.config.r, 4);
     EXPECT_EQ(read.config.lora_alpha, 6.5);
@@ -374,14 +376,14 @@ TEST(WritePeft, NothingOfTheUsersIsWrittenOver) {
   ScratchFolder scratch;
   const auto tensors = producers({{std::string(kQ) + ".lora_A.weight", {4, 6}}, {std::string(kQ) + ".lora_B.weight", {5, 4}}});
   write_file(scratch.path / "notes.txt", "mine");
-  expect_refused([&] { write_peft(scratch.path, {}, "", tensors); }, {"not written over", "adapter"}, "a folder with files");
+  expect_refused([&] { write_peft(scratch.path, {}, {""}, tensors); }, {"not written over", "adapter"}, "a folder with files");
   EXPECT_EQ(read_file(scratch.path / "notes.txt"), "mine");
   LoraConfig config;
   config.r = 4;
-  write_peft(scratch.path / "out", config, "ab", tensors);
+  write_peft(scratch.path / "out", config, {"ab"}, tensors);
   auto failing = tensors;
   failing[1].produce = [](int64_t, int64_t, float*) { fail_resource("disk full"); };
-  EXPECT_THROW(write_peft(scratch.path / "out", config, "cd", failing), UserError);
+  EXPECT_THROW(write_peft(scratch.path / "out", config, {"cd"}, failing), UserError);
   EXPECT_EQ(read_peft(scratch.path / "out").base_hash, "ab");  // the old one is whole
   EXPECT_FALSE(fs::exists(scratch.path / ".out.writing"));
 }

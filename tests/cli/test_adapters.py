@@ -7,6 +7,7 @@ usage: test_adapters.py HONE
 import hashlib
 import json
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -97,6 +98,81 @@ class Adapters(RunCase):
                                   input='{"ids":[1,2,3]}\n', env=self.env, capture_output=True, text=True, timeout=60)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn("another base", done.stderr)
+
+    def test_an_adapter_loads_on_every_form_that_holds_the_values_of_its_base(self):
+        """The base as a GGUF file, as a directory made of it, and rounded forms of it: the values decide, not the storage."""
+        hone = lambda *words, text="": subprocess.run([str(HONE), *map(str, words)], input=text, env=self.env, capture_output=True, text=True, timeout=120)
+        forms = {"f32.gguf": ("f32", True), "f16.gguf": ("f16", False), "q8_0.gguf": ("q8_0", False)}
+        for name, (kind, _) in forms.items():
+            done = hone("convert", "--model", MODEL, "--output", self.folder / name, "--gguf_type", kind, "--max_dlogp", 10)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.run_hone("run", *SMALL)
+        self.run_hone("rounded", *SMALL, model=self.folder / "q8_0.gguf")
+        self.assertEqual(hone("convert", "--model", self.folder / "q8_0.gguf", "--output", self.folder / "dir").returncode, 0)
+        score = lambda model, run: hone("score", "--model", model, "--adapter", self.folder / run / "model", text='{"ids":[1,2,3,4,5,6]}\n')
+        for run, base, others in (("run", MODEL, {self.folder / name: same for name, (_, same) in forms.items()}),
+                                  ("rounded", self.folder / "q8_0.gguf", {self.folder / "dir": True, MODEL: False})):
+            wanted = score(base, run)
+            self.assertEqual(wanted.returncode, 0, wanted.stderr)
+            for other, same in others.items():
+                found = score(other, run)
+                self.assertEqual(found.returncode, 0 if same else 2, (run, other, found.stderr))
+                if same:
+                    self.assertEqual(found.stdout, wanted.stdout, (run, other))
+                else:
+                    self.assertIn(f"than --model {other}. It was trained on {base} (content hash", found.stderr)
+                    self.assertIn("and the weights differ", found.stderr)
+        # an older note has no hash of the weights: nothing can be compared
+        note = self.folder / "run/model/hone_adapter.json"
+        content = json.loads(note.read_text())
+        del content["weights_hash"]
+        note.write_text(json.dumps(content))
+        self.assertIn("no weights_hash", score(self.folder / "f32.gguf", "run").stderr)
+
+    def test_an_adapter_written_anew_keeps_its_tokenizer_and_names_its_base(self):
+        self.run_hone("run", *SMALL)
+        source, base = self.folder / "run/model", self.folder / "base.gguf"
+        (source / "chat_template.jinja").write_text("{{ messages[0].content }}")
+        hone = lambda *words: subprocess.run([str(HONE), "convert", *map(str, words)], env=self.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(hone("--model", MODEL, "--output", base, "--gguf_type", "f32").returncode, 0)
+        done = hone("--model", base, "--adapter", source, "--output", self.folder / "anew")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        anew = self.folder / "anew"
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            self.assertEqual((anew / name).read_bytes(), (source / name).read_bytes(), name)
+        self.assertEqual(json.loads((anew / "adapter_config.json").read_text())["base_model_name_or_path"], str(base))
+        before, after = (json.loads((folder / "hone_adapter.json").read_text()) for folder in (source, anew))
+        self.assertEqual(before["weights_hash"], after["weights_hash"])
+        self.assertNotEqual(before["base_hash"], after["base_hash"])
+
+    def test_a_base_is_held_as_the_adapter_was_trained(self):
+        kinds = {"nf4": ("--load_in_4bit",), "fp4": ("--load_in_4bit", "--bnb_4bit_quant_type", "fp4", "--use_bnb_nested_quant", "false")}
+        for name, flags in kinds.items():
+            self.run_hone(name, *flags, "--lora_r", 4, "--eval_file", ROWS)
+            wanted = [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()][-1]["eval_loss"]
+            words = ["--model", str(MODEL), "--adapter", str(self.folder / name / "model")]
+            run = lambda *more: subprocess.run([str(HONE), "eval", *words, "--data", str(ROWS), "--format", "json", *more], env=self.env, capture_output=True,
+                                               text=True, timeout=60)
+            done = run()
+            self.assertEqual(json.loads(done.stdout)["eval_loss"], wanted)
+            self.assertEqual(done.stderr.count("\n"), 1)
+            self.assertIn("was trained on its base in " + name, done.stderr)
+            other = run("--load_in_4bit", "false")
+            self.assertNotEqual(json.loads(other.stdout)["eval_loss"], wanted)
+            self.assertIn(f"warning: {words[-1]}: the adapter was trained on its base in {name}", other.stderr)
+            self.assertIn("is applied to it in float32, which are other values", other.stderr)
+            given = run(*flags)
+            self.assertEqual((json.loads(given.stdout)["eval_loss"], given.stderr), (wanted, ""))
+        # going on from it: run.yaml says what was resolved, and a resumed run is the same one
+        adapter = ("--adapter", self.folder / "fp4" / "model")
+        self.run_hone("further", *adapter, "--save_steps", 2)
+        values = dict(line.split(": ", 1) for line in (self.folder / "further" / "run.yaml").read_text().splitlines())
+        self.assertEqual([values[k] for k in ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")], ["true", "fp4", "false"])
+        self.assertEqual(json.loads((self.folder / "further/model/hone_adapter.json").read_text())["base_quantisation"], "fp4")
+        shutil.rmtree(self.folder / "further" / "checkpoints" / "step-5")
+        before = self.result("further")
+        self.run_hone("further", *adapter, "--save_steps", 2, "--resume")
+        self.assertEqual(before, self.result("further"))
 
     def test_eval_score_and_sample_take_the_adapter(self):
         self.run_hone("run", *SMALL, "--eval_file", ROWS)

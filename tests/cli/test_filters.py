@@ -84,6 +84,12 @@ class Tokenize(unittest.TestCase):
         self.assertEqual(len(special["ids"]), 1)
         self.assertGreater(len(plain["ids"]), 1)
 
+    def test_a_row_with_text_and_ids_is_a_fault(self):
+        done = hone("tokenize", "--model", CHAT, text=lines({"text": "a"}, {"text": "a", "ids": [1, 2]}, {"ids": [1]}), code=2)
+        out = rows_of(done)
+        self.assertEqual(["error" in r for r in out], [False, True, False])
+        self.assertIn('standard input:2: both "text" and "ids" are there', out[1]["error"])
+
     def test_bad_rows_stand_in_place(self):
         text = lines({"text": "a"}) + "{oops\n" + "[1]\n" + lines({"text": 5}, {"other": 1}, {"ids": [-1]}, {"ids": [10**9]}, {"text": "b"})
         done = hone("tokenize", "--model", CHAT, text=text, code=2)
@@ -101,8 +107,9 @@ class Tokenize(unittest.TestCase):
     def test_other_fields_stand_as_they_were_written(self):
         number = "123456789012345678901234567890"
         kept = ['"z": ' + number, r'"a":{"n":9007199254740993,"t":"x, }]\"{"}', '"f":1.10', r'"e":"\u00e9"', r'"\u0074est":[1, 2]']
-        row = '{ "text":"a b", "ids" : [1], "prompt":"a" ,"completions":{"b":1}, ' + ",".join(kept) + "}\n"
+        whole = '{ "text":"a b", "ids" : [1], "prompt":"a" ,"completions":{"b":1}, ' + ",".join(kept) + "}\n"
         for command in (["tokenize"], ["score"], ["sample", "--format", "jsonl", "--max_new_tokens", "2"]):
+            row = whole.replace('"ids" : [1], ', "") if command == ["tokenize"] else whole  # which takes one of the two
             out = hone(*command, "--model", CHAT, text=row).stdout.decode()
             self.assertIn(",".join(kept), out, command)
             self.assertEqual(out.count('"ids"') - out.count('"text"'), 0, command)  # replaced, not repeated
@@ -167,6 +174,38 @@ class Tokenize(unittest.TestCase):
             self.assertEqual(process.wait(60), code)
             process.stdin.close()
             process.stdout.close()
+
+
+class LongRows(unittest.TestCase):
+    def test_rows_beyond_the_models_positions_are_counted(self):
+        rows = lines({"text": "a b"}, {"text": "x" * 300}, {"text": "y" * 400}, {"text": "c"})
+        done = hone("score", "--model", CHAT, text=rows)
+        self.assertEqual(len(rows_of(done)), 4)
+        self.assertRegex(done.stderr.decode(), r"^hone: warning: 2 rows are longer than the 256 tokens .* first standard input:2; longest \d+ tokens.*\n$")
+        self.assertEqual(hone("score", "--model", CHAT, text=lines({"text": "a b"})).stderr, b"")
+        bad = hone("score", "--model", CHAT, text=rows + "{oops\n", code=2)
+        self.assertIn(b"2 rows are longer", bad.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            files = [pathlib.Path(folder) / name for name in ("short.jsonl", "long.jsonl")]
+            files[0].write_text(lines({"text": "a b"}))
+            files[1].write_text("\n" + rows)
+            for _ in range(2):  # with and without the token cache
+                done = hone("eval", "--model", CHAT, "--data", *map(str, files))
+                self.assertRegex(done.stderr.decode(), rf"warning: 2 rows are longer than the 256 tokens .* first {files[1]}:3; longest")
+
+
+class Template(unittest.TestCase):
+    def test_chatml_for_a_model_without_a_template_is_said(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = pathlib.Path(folder) / "bare"
+            shutil.copytree(CHAT, model)
+            text = lines({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]})
+            self.assertEqual(hone("inspect", "--model", str(model), "--format", "jsonl", text=text).stderr, b"")
+            (model / "chat_template.jinja").unlink()
+            done = hone("inspect", "--model", str(model), "--format", "jsonl", text=text)
+            self.assertEqual(done.stderr.count(b"\n"), 1)
+            self.assertIn(b"the model has no chat template", done.stderr)
+            self.assertEqual(rows_of(done)[0]["text"], "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n")
 
 
 class Inspect(unittest.TestCase):

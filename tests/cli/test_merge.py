@@ -77,13 +77,18 @@ class Merge(unittest.TestCase):
     def test_four_bit_base_is_merged_into_its_own_values(self):
         for quant in ("nf4", "fp4"):
             flags = ("--load_in_4bit", "--bnb_4bit_quant_type", quant)
-            merged, report, done = self.check_merge(quant, *flags, base_flags=flags)
+            merged, report, done = self.check_merge(quant, *flags)  # base + adapter: in 4 bits as the adapter says
             self.assertTrue(report["base_in_4bit"])
             self.assertEqual(json.loads((self.folder / quant / "model" / "hone_adapter.json").read_text())["base_quantisation"], quant + "+nested")
-        # told otherwise, it is another model, and that is refused or at least measured against the base that was named
+        # told otherwise, it would be merged into other values than those it was trained on
         adapter = self.folder / "nf4" / "model"
-        done = self.hone("merge", "--model", MODEL, "--adapter", adapter, "--load_in_4bit", "false", "--output_dir", "plain")
-        self.assertIn("nf4+nested", done.stderr)
+        for words, held in ((("--load_in_4bit", "false"), "float32"), (("--load_in_4bit", "--bnb_4bit_quant_type", "fp4"), "fp4+nested")):
+            done = self.hone("merge", "--model", MODEL, "--adapter", adapter, *words, "--output_dir", "plain", code=2)
+            self.assertIn(f"trained on its base in nf4+nested; merged into the base in {held}", done.stderr)
+        plain = self.train("plain", "--use_peft")
+        done = self.hone("merge", "--model", MODEL, "--adapter", plain, "--load_in_4bit", "--output_dir", "other", code=2)
+        self.assertIn("trained on its base in float32; merged into the base in nf4+nested", done.stderr)
+        self.assertFalse((self.folder / "other").exists())
 
     def test_a_trained_head_is_untied(self):
         merged, report, done = self.check_merge("head", "--use_peft", "--lora_modules_to_save", "lm_head")

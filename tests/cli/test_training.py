@@ -99,6 +99,13 @@ class Training(RunCase):
         for key in ("eval_loss", "eval_loss_low", "eval_loss_high", "eval_mean_token_accuracy", "eval_mean_token_accuracy_low", "eval_entropy", "eval_num_tokens"):
             self.assertEqual(result[key], line[key])
         self.assertTrue(result["eval_loss_low"] < result["eval_loss"] < result["eval_loss_high"])
+        # the untrained model is right so rarely that the interval of the share would reach below 0
+        done = subprocess.run([str(HONE), "eval", "--model", str(MODEL), "--data", str(ROWS), "--format", "json"], env=self.env, capture_output=True, text=True,
+                              timeout=60)
+        result = json.loads(done.stdout)
+        self.assertEqual(result["eval_mean_token_accuracy_low"], 0.0)
+        self.assertTrue(0 < result["eval_mean_token_accuracy"] < result["eval_mean_token_accuracy_high"] <= 1)
+        self.assertLess(result["eval_loss_low"], result["eval_loss"])
 
     def test_overlong_rows(self):
         # blank lines and two files: the faults are found by line, with and without a token cache
@@ -132,6 +139,33 @@ class Training(RunCase):
         data.write_text('{"text": "a b"}\n{"text": "a", "completion": " b"}\n')
         stderr = self.run_hone("half", data=data, code=2).stderr
         self.assertIn('mixed.jsonl:2: completion: found a column beside text and no "prompt"', stderr)
+
+    def test_tools_that_the_template_does_not_write_are_counted(self):
+        talk = lambda **extra: [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes", **extra}]
+        call = [{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}]
+        tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}}]
+        rows = [{"messages": talk()}, {"messages": talk(tool_calls=call)}, {"messages": talk(), "tools": tools}, {"messages": talk(tool_calls=call), "tools": tools},
+                {"text": "a b", "tools": tools}]
+        data = self.folder / "tools.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for run in ("first", "cached"):
+            stderr = self.run_hone(run, data=data).stderr
+            for name, line in (("tools", 3), ("tool_calls", 2)):
+                self.assertIn(f"warning: 2 rows have {name}, first {data}:{line}: the chat template does not write them", stderr)
+        template = self.folder / "tools.jinja"
+        plain = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+        end = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        calls = "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}"
+        head = "{% if tools %}{{ tools | tojson }}\n{% endif %}"
+        for text, silent in ((head + "{% for m in messages %}" + plain + calls + end, {"tools", "tool_calls"}),
+                             ("{% for m in messages %}" + plain + calls + end, {"tool_calls"}), (head + "{% for m in messages %}" + plain + end, {"tools"})):
+            template.write_text(text)
+            stderr = self.run_hone("run" + str(len(text)), "--chat_template_path", template, data=data).stderr
+            for name in ("tools", "tool_calls"):
+                self.assertEqual(f"2 rows have {name}, first" in stderr, name not in silent, (text, stderr))
+            shown = self.filter("inspect", "--model", MODEL, "--format", "jsonl", "--chat_template_path", template, rows=rows[2:4])
+            self.assertEqual(['"description"' in row["text"] for row in shown], ["tools" in silent] * 2)
+            self.assertEqual(['"arguments"' in row["text"] for row in shown], [False, "tool_calls" in silent])
 
     def test_a_run_that_never_starts_uses_no_number(self):
         def run(data, code):
@@ -229,6 +263,13 @@ class Training(RunCase):
         refused = self.run_hone("run", "--save_steps", 2, "--resume", "--weight_decay", 0.5, code=2)
         self.assertIn("weight_decay", refused.stderr)
         self.assertIn("was 0.0, now 0.5", refused.stderr)
+        # names, not numbers; of the adapter only what differs
+        refused = self.run_hone("run", "--save_steps", 2, "--resume", "--optim", "adamw_8bit", "--lr_scheduler_type", "cosine", code=2).stderr
+        self.assertIn("lr_scheduler_type: was linear, now cosine; optim: was adamw, now adamw_8bit)", refused)
+        self.assertIn("(adapter: was none, now one)", self.run_hone("run", "--save_steps", 2, "--resume", "--use_peft", "--lora_r", 4, code=2).stderr)
+        self.run_hone("lora", "--save_steps", 2, "--use_peft", "--lora_r", 4)
+        refused = self.run_hone("lora", "--save_steps", 2, "--resume", "--lora_r", 4, "--load_in_4bit", "--lora_alpha", 8, code=2).stderr
+        self.assertIn("(lora_alpha: was 32.0, now 8.0; load_in_4bit: was false, now true)", refused)
 
     def test_resume_skips_a_damaged_checkpoint(self):
         self.run_hone("whole", "--save_steps", 2, steps=6)

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "hone/data/rows.h"
@@ -131,8 +132,16 @@ TEST(ParseRow, ColumnsAreKeptOnDemand) {
   EXPECT_TRUE(row_of(R"({"text":"a","b":1})", rules).columns.is_null());
 }
 
-TEST(ParseRow, UnknownRolesAreTakenButSlipsAreNot) {
-  EXPECT_EQ(kind_of_error(R"({"messages":[{"role":"critic","content":"x"},{"role":"assistant","content":"y"}]})"), "no error");
+TEST(ParseRow, RolesAreTheStandardOnes) {
+  for (const char* role : {"system", "user", "assistant", "tool", "developer", "function", "ipython"})
+    EXPECT_EQ(kind_of_error(fmt::format(R"({{"messages":[{{"role":"{}","content":"x"}},{{"role":"assistant","content":"y"}}]}})", role)), "no error");
+  for (const char* role : {"human", "gpt", "bot", "model", "Human"})
+    EXPECT_EQ(kind_of_error(fmt::format(R"({{"messages":[{{"role":"user","content":"x"}},{{"role":"{}","content":"x"}},)"
+                                        R"({{"role":"assistant","content":"y"}}]}})",
+                                        role)),
+              "foreign-role")
+        << role;
+  EXPECT_EQ(kind_of_error(R"({"messages":[{"role":"critic","content":"x"},{"role":"assistant","content":"y"}]})"), "unknown-role");
   EXPECT_EQ(kind_of_error(R"({"messages":[{"role":"asistant","content":"x"},{"role":"assistant","content":"y"}]})"), "misspelt-role");
   EXPECT_EQ(kind_of_error(R"({"messages":[{"role":"User","content":"x"},{"role":"assistant","content":"y"}]})"), "misspelt-role");
   EXPECT_EQ(kind_of_error(R"({"messages":[{"role":7,"content":"x"}]})"), "bad-role");

@@ -55,7 +55,8 @@ TEST_P(GoldenPeft, LogitsLossAndEveryGradient) {
       EXPECT_LE(test::relative_error(floats(logits), oracle.at(logits_name).values), kBound) << logits_name;
     }
     const std::vector<int64_t> all{0, 1, 2};
-    const train::StepSums sums = train::run_rows(*l.model, method, all, {20, true, checkpointing, &l.adapter->set});
+    const train::StepSums sums = train::run_rows(
+        *l.model, method, all, {.micro_batch_tokens = 20, .training = true, .checkpointing = checkpointing, .adapters = &l.adapter->set});
     EXPECT_NEAR(sums.loss, oracle.at("loss").values[0], kBound * oracle.at("loss").values[0]);
     std::set<std::string> compared;
     for (const ops::Parameter* p : l.adapter->parameters)

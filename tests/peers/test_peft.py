@@ -4,11 +4,11 @@ import json
 import pytest
 import torch
 from conftest import GOLDEN, filter_rows, run_hone, train_hone
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from test_save import TEXTS, build
 from test_score import close, peer_logprobs
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LORA = ("--use_peft", "--lora_r", 4, "--lora_alpha", 8)
 # the base (a shape of test_save.py), the options of hone
@@ -80,6 +80,22 @@ def test_merging_gives_what_peft_merges(trained, tmp_path):
     for name, weight in found.state_dict().items():
         assert bool(torch.isfinite(weight).all()), name
         assert ((weight - wanted[name]).abs() <= bound * wanted[name].abs().clamp(min=1)).all(), name
+
+
+def test_the_auto_class_opens_an_adapter_of_a_gguf_base(tmp_path):
+    """The road of docs/lora.md: trained on a GGUF file, the base made a directory, the adapter written anew on it."""
+    source = GOLDEN / "models" / "chat"
+    run_hone("convert", "--model", source, "--output", tmp_path / "base.gguf", "--gguf_type", "q8_0")
+    rows = [json.loads(line) for line in (GOLDEN / "trl_sft" / "messages.jsonl").read_text().splitlines()]
+    train_hone(tmp_path / "base.gguf", rows, tmp_path / "out", *LORA, "--max_steps", 3, "--batch_size", 4, "--learning_rate", "1e-2")
+    trained = tmp_path / "out" / "run" / "model"
+    run_hone("convert", "--model", tmp_path / "base.gguf", "--output", tmp_path / "base")
+    run_hone("convert", "--model", tmp_path / "base", "--adapter", trained, "--output", tmp_path / "adapter")
+    model = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "adapter")
+    for row in rows_of_scores(tmp_path / "base.gguf", "--adapter", trained):
+        close(row["logprobs"], peer_logprobs(model, row["ids"]), TOLERANCE)
+        assert tokenizer.decode(row["ids"]) == AutoTokenizer.from_pretrained(source).decode(row["ids"])
 
 
 @pytest.mark.parametrize("name", sorted(f.name for f in (GOLDEN / "peft").iterdir() if f.name != "pissa"))

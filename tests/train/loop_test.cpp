@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "hone/base/log.h"
 #include "hone/train/checkpoint.h"
 #include "hone/train/guards.h"
 #include "support/run_job.h"
@@ -117,6 +118,71 @@ TEST(TrainableGuard, NamesATensorThatTheFirstUpdateDidNotWrite) {
   EXPECT_EQ(problem.find("q_proj"), std::string::npos) << problem;
 }
 
+// A gets its first gradient at the second step, because B is 0 before: what begins without one is looked at once more.
+TEST(TrainableGuard, NamesATensorThatGotItsGradientLaterAndWasNotWritten) {
+  const auto model = test::load_golden("models/tied_gqa2", ops::Backend::kernels);
+  std::vector<ops::Parameter*> parameters = model->parameters();
+  for (ops::Parameter* p : parameters) {
+    ops::enable_gradient(*p);
+    p->grad.fill_(1e-3);
+  }
+  std::vector<double> squares(parameters.size(), 1.0);
+  for (const bool forgotten : {true, false}) {
+    train::TrainableGuard guard(parameters);
+    squares.back() = 0;  // the final norm
+    EXPECT_EQ(guard.after_backward(squares), "");
+    EXPECT_TRUE(guard.watching_update());
+    guard.before_update();
+    for (size_t i = 0; i + 1 < parameters.size(); ++i) parameters[i]->value.add_(0.5);
+    EXPECT_EQ(guard.after_update(), "");
+    guard.moved();
+    squares.back() = 1;
+    EXPECT_EQ(guard.after_backward(squares), "");
+    EXPECT_TRUE(guard.watching_update());
+    guard.before_update();
+    if (!forgotten) parameters.back()->value.add_(0.5);
+    const std::string problem = guard.after_update();
+    EXPECT_EQ(problem.find("the first two updates did not change model.norm.weight") != std::string::npos, forgotten) << problem;
+    EXPECT_FALSE(guard.watching_update());
+  }
+}
+
+TEST(Loop, MaxTimeBoundsTheTimeLeftAndItsLastStepIsLogged) {
+  const test::RowSet rows = test::trl_rows();
+  const methods::Sft method = rows.method();
+  test::TemporaryRun run;
+  config::RunConfig c = test::small_config(1000000);
+  c.logging_steps = 1000000;
+  c.max_time = 0.3;
+  std::vector<std::string> progress;
+  const LogSink before = set_log_sink([&](const LogEvent& event) {
+    if (event.kind == LogKind::progress) progress.push_back(event.text);
+  });
+  const test::JobOutcome out = test::run_job("models/chat", method, c, run.path);
+  set_log_sink(before);
+  ASSERT_EQ(out.result.exit, Exit::ok) << out.result.message;
+  ASSERT_FALSE(progress.empty());
+  for (const std::string& line : progress) EXPECT_TRUE(line.ends_with("  0s left")) << line;  // at most 0.3 s, rounded
+  ASSERT_EQ(out.metrics.size(), 1u);
+  EXPECT_EQ(out.metrics[0].at("step").get<int64_t>(), out.result.steps);
+  EXPECT_EQ(out.result.last_metrics, out.metrics[0]);
+}
+
+TEST(Loop, AnAdapterWhoseAIsNeverWrittenStopsTheRun) {
+  const test::RowSet rows = test::trl_rows();
+  const methods::Sft method = rows.method();
+  adapters::LoraConfig lora;
+  lora.r = 4;
+  for (const double rate : {1e-30, 0.0}) {
+    test::TemporaryRun run;
+    config::RunConfig c = test::small_config(5);
+    c.learning_rate = rate;
+    const test::JobOutcome out = test::run_job("models/chat", method, c, run.path, {.lora = lora});
+    EXPECT_EQ(out.result.exit, Exit::guard) << rate;
+    EXPECT_NE(out.result.message.find(rate == 0 ? "--learning_rate 0 trains nothing" : "lora_A.weight"), std::string::npos) << out.result.message;
+  }
+}
+
 TEST(Loop, TheBestCheckpointIsKeptAndLoaded) {
   const test::RowSet rows = test::trl_rows();
   const methods::Sft method = rows.method();
@@ -143,7 +209,7 @@ TEST(Loop, TheBestCheckpointIsKeptAndLoaded) {
   const auto model = test::load_golden("models/chat", ops::Backend::kernels);
   for (ops::Parameter* p : model->parameters()) ops::enable_gradient(*p);
   train::Adamw optimizer(model->parameters(), {});
-  train::load_checkpoint(run.path, best_step, optimizer, true);
+  train::load_checkpoint(run.path, best_step, optimizer, {}, true);
   EXPECT_EQ(test::all_values(*model), out.weights);
 }
 

@@ -89,7 +89,7 @@ void save_adapter(const Adapter& adapter, const std::filesystem::path& folder, c
     config.r *= 2;
     config.init_lora_weights = InitLora::standard;
   }
-  write_peft(folder, config, adapter.base_hash, tensors, adapter.ranks, texts);
+  write_peft(folder, config, {adapter.base_hash, adapter.weights_hash}, tensors, adapter.ranks, texts);
 }
 
 int64_t saved_bytes(const Adapter& adapter) {

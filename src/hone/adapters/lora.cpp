@@ -216,6 +216,18 @@ void read_part(const PeftAdapter& files, ops::Parameter& parameter, const ops::P
   ops::set_part(parameter, part, values.data());
 }
 
+// UserError unless the model, which is stored otherwise than the adapter's base was, holds the same values.
+void require_same_values(const PeftAdapter& files, const model::ModelSource& source, const std::string& hash) {
+  if (!files.weights_hash.empty() && files.weights_hash == model::weights_hash(source)) return;
+  const std::string& named = files.config.base_model_name_or_path;
+  fail(
+      "{}: the adapter was trained on another base model than --model {}. It was trained on {} (content hash {}); --model has {}{}. Give the model "
+      "that it was trained on, or a form of it that holds the same values (hone convert to a directory or with --gguf_type f32; f16, bf16 and q8_0 "
+      "round)",
+      files.folder.string(), source.path().string(), named.empty() ? "a model that it does not name" : named, files.base_hash, hash,
+      files.weights_hash.empty() ? ", and the adapter has no weights_hash to compare the values by" : ", and the weights differ");
+}
+
 }  // namespace
 
 std::unique_ptr<Adapter> create_adapter(model::Model& model, const model::ModelSource& source, const LoraConfig& config, uint64_t seed) {
@@ -247,13 +259,22 @@ std::unique_ptr<Adapter> create_adapter(model::Model& model, const model::ModelS
   return adapter;
 }
 
+std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& files, const model::ModelSource& source, bool trainable) {
+  const std::string hash = source.content_hash();
+  if (!files.base_hash.empty() && files.base_hash != hash) require_same_values(files, source, hash);
+  PeftAdapter same = files;
+  if (!same.base_hash.empty()) same.base_hash = hash;
+  return load_adapter(model, same, hash, trainable);
+}
+
 std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& files, const std::string& base_hash, bool trainable) {
   if (!files.base_hash.empty() && files.base_hash != base_hash)
-    fail("{}: the adapter was trained on another base model than {} (content hash {}, this model has {})", files.folder.string(),
-         files.config.base_model_name_or_path, files.base_hash, base_hash);
+    fail("{}: the adapter was trained on another base model (content hash {}) than this one (content hash {})", files.folder.string(),
+         files.base_hash, base_hash);
   auto adapter = std::make_unique<Adapter>();
   adapter->config = files.config;
   adapter->base_hash = base_hash;
+  adapter->weights_hash = files.weights_hash;
   adapter->ranks = files.ranks;
   std::vector<Placed> placed;
   size_t known = 0;
@@ -287,6 +308,7 @@ std::unique_ptr<Adapter> frozen_copy(const Adapter& from) {
   auto copy = std::make_unique<Adapter>();
   copy->config = from.config;
   copy->base_hash = from.base_hash;
+  copy->weights_hash = from.weights_hash;
   copy->ranks = from.ranks;
   copy->pissa = from.pissa;
   std::unordered_map<const ops::Parameter*, ops::Parameter*> twins;

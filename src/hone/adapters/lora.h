@@ -20,7 +20,8 @@ namespace hone::adapters {
 
 struct Adapter {
   LoraConfig config;
-  std::string base_hash;
+  std::string base_hash;                    // ModelSource::content_hash of the base
+  std::string weights_hash;                 // model::weights_hash of the base; may be empty (it reads the model): then files say nothing of it
   std::map<std::string, ModuleRank> ranks;  // of modules that differ from the configuration (an adapter from files)
   ops::AdapterSet set;
   /// PiSSA only: A and B at the start, by module. The base holds W - s B0 A0, so the adapter on the untouched W is s (B A - B0 A0): rank 2 r.
@@ -40,6 +41,8 @@ std::unique_ptr<Adapter> create_adapter(model::Model& model, const model::ModelS
 /// An adapter from files, trainable unless frozen. UserError naming the module where the base has no such linear, another shape or, by hash,
 /// is another model; and where a value is not finite.
 std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& files, const std::string& base_hash, bool trainable);
+/// The same on the model of `source`, which may also be another form of the base: where the content hashes differ, the values are compared.
+std::unique_ptr<Adapter> load_adapter(model::Model& model, const PeftAdapter& files, const model::ModelSource& source, bool trainable);
 
 /// The same values, frozen, with its parameters in the same order: the reference "policy at step 0" of whatever is trained on top.
 std::unique_ptr<Adapter> frozen_copy(const Adapter& adapter);

@@ -141,19 +141,24 @@ void check_saved_modules(PeftAdapter& adapter, const std::string& where) {
   }
 }
 
-/// hone_adapter.json: the base's hash, and how the base stood in training (merging needs exactly those values).
+/// hone_adapter.json: the base's hashes, and how the base stood in training (merging needs exactly those values).
 void read_own_file(const fs::path& file, PeftAdapter& adapter) {
   if (!fs::exists(file)) return;
   const std::string where = file.string();
   const nlohmann::json object = model::parse_json_object(read_text(file, kMaxConfigBytes), where, 16);
   const model::JsonFields fields{object, where};
-  const std::string hash = fields.string("base_hash", ""), quantisation = fields.string("base_quantisation", "");
-  const bool hex = std::all_of(hash.begin(), hash.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-  if (!hex || hash.size() > 128) fail("{}: base_hash is no hash of hexadecimal digits", where);
+  const std::string quantisation = fields.string("base_quantisation", "");
+  const auto hash = [&](const char* key) {
+    const std::string text = fields.string(key, "");
+    const bool hex = std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+    if (!hex || text.size() > 128) fail("{}: {} is no hash of hexadecimal digits", where, key);
+    return text;
+  };
   const std::vector<std::string> known = {"", "nf4", "nf4+nested", "fp4", "fp4+nested"};
   if (std::find(known.begin(), known.end(), quantisation) == known.end())
     fail("{}: base_quantisation is not one of nf4, nf4+nested, fp4, fp4+nested", where);
-  adapter.base_hash = hash;
+  adapter.base_hash = hash("base_hash");
+  adapter.weights_hash = hash("weights_hash");
   adapter.config.base_quantisation = quantisation;
 }
 
@@ -199,7 +204,7 @@ PeftAdapter read_peft(const fs::path& folder) {
   }
 }
 
-void write_peft(const fs::path& folder, const LoraConfig& config, const std::string& base_hash, std::span<const model::TensorProducer> tensors,
+void write_peft(const fs::path& folder, const LoraConfig& config, const BaseHashes& base, std::span<const model::TensorProducer> tensors,
                 const std::map<std::string, ModuleRank>& ranks, const std::map<std::string, std::string>& texts) {
   std::map<std::string, ModuleRank> modules;
   std::vector<model::TensorProducer> named;
@@ -215,7 +220,8 @@ void write_peft(const fs::path& folder, const LoraConfig& config, const std::str
   }
   check(!modules.empty() || !config.modules_to_save.empty(), "write_peft: nothing to write");
   nlohmann::ordered_json own;
-  own["base_hash"] = base_hash;
+  own["base_hash"] = base.content;
+  if (!base.weights.empty()) own["weights_hash"] = base.weights;
   if (!config.base_quantisation.empty()) own["base_quantisation"] = config.base_quantisation;
   own["hone_version"] = HONE_VERSION;
   model::replace_folder(folder, "adapter_config.json", "adapter", [&](const fs::path& scratch) {

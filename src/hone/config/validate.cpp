@@ -11,6 +11,9 @@ namespace {
 void check_training(const Arguments& arguments) {
   const RunConfig& config = arguments.config;
   if (config.max_steps == 0) fail("--max_steps: 0 steps train nothing; give at least 1, or -1 for as many as --num_train_epochs gives");
+  if (config.learning_rate == 0 && config.on_guard != OnGuard::warn) {
+    fail("--learning_rate 0 trains nothing; give a rate above 0, or --on_guard warn to run all the same");
+  }
   if (config.max_steps > 0 && config.warmup_steps > config.max_steps) {
     fail("--warmup_steps {} is longer than the run (--max_steps {})", config.warmup_steps, config.max_steps);
   }

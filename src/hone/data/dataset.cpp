@@ -19,6 +19,16 @@ using nlohmann::json;
 constexpr size_t most_bad_rows = 100000;  // a hostile file of short bad lines would otherwise grow a hundredfold in memory
 constexpr size_t kinds_shown = 4;         // with the first and the last line the message has at most 6
 
+/// Whether a conversation has the column "tools", or a message with "tool_calls".
+bool has_tools(const Row& row, std::string_view name) {
+  const Content* const parts[] = {&row.prompt, &row.completion, &row.chosen, &row.rejected};
+  if (name == "tools")
+    return !row.tools.is_null() && std::any_of(std::begin(parts), std::end(parts), [](const Content* part) { return part->is_messages; });
+  return std::any_of(std::begin(parts), std::end(parts), [](const Content* part) {
+    return std::any_of(part->messages.begin(), part->messages.end(), [](const Message& m) { return m.extra.contains("tool_calls"); });
+  });
+}
+
 /// One line after parsing: a row with the hash of its canonical JSON, or what is wrong with it.
 struct Parsed {
   std::variant<Row, RowError> result;
@@ -90,6 +100,11 @@ class Loader {
     if (!row.unread.empty()) {
       MixedRows& mixed = data_.stats.mixed[{row.kind, row.unread}];
       if (mixed.count++ == 0) mixed.first = row.place;
+    }
+    for (const char* name : {"tools", "tool_calls"}) {
+      if (!has_tools(row, name)) continue;
+      MixedRows& group = data_.stats.tools[name];
+      if (group.count++ == 0) group.first = row.place;
     }
     hashes_.emplace_back(line.hash, data_.rows.size());
     data_.rows.push_back(std::move(row));

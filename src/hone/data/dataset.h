@@ -16,7 +16,7 @@ struct LoadOptions {
   std::filesystem::path bad_rows;  // where all faults are written when there are any (its folder is made); empty: nowhere
 };
 
-/// Rows that have columns of more than one form.
+/// Rows that have something in common: columns of more than one form, or tools.
 struct MixedRows {
   int64_t count = 0;
   Place first;
@@ -30,6 +30,7 @@ struct DatasetStats {
   int64_t duplicates = 0;                                      // rows whose JSON, keys sorted, equals that of an earlier row
   Place first_duplicate, first_original;                       // the first of them and the row it repeats
   std::map<std::pair<RowKind, std::string>, MixedRows> mixed;  // by the form that is read and the columns that are not
+  std::map<std::string, MixedRows> tools;                      // conversations that have "tools", or messages with "tool_calls": by that name
   int64_t without_last_answer = 0;  // conversations that do not end with the assistant: what follows its last turn is never trained on
   std::string content_hash;         // of the bytes of all files in order: a cache key
 };

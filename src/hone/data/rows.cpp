@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <utility>
 
@@ -61,6 +62,14 @@ constexpr std::pair<std::string_view, std::string_view> other_names[] = {
 
 const std::vector<std::string> known_roles = {"system", "user", "assistant", "tool", "developer", "function", "ipython"};
 
+/// What other tools call these roles.
+constexpr std::pair<std::string_view, std::string_view> other_roles[] = {
+    {"human", "user"},         {"prompter", "user"},          {"customer", "user"},     {"person", "user"},
+    {"gpt", "assistant"},      {"bot", "assistant"},          {"chatbot", "assistant"}, {"model", "assistant"},
+    {"ai", "assistant"},       {"agent", "assistant"},        {"chatgpt", "assistant"}, {"observation", "tool"},
+    {"tool_response", "tool"}, {"function_response", "tool"},
+};
+
 std::string nearest(std::string_view name, const std::vector<std::string>& known) {
   return nearest_name(name, known.data(), known.data() + known.size());
 }
@@ -86,6 +95,7 @@ class RowParser {
     }
     if (!choose_kind()) return false;
     if (!parse_columns()) return false;
+    if (const auto tools = object_.find("tools"); tools != object_.end()) row.tools = *tools;
     if (const auto flag = object_.find("add_generation_prompt"); flag != object_.end() && flag->is_boolean())
       row.add_generation_prompt = flag->get<bool>();
     if (rules_.for_training && !check_trainable()) return false;
@@ -293,6 +303,7 @@ class RowParser {
     out.role = role.get<std::string>();
     if (const std::string near = nearest(out.role, known_roles); !near.empty() && near != out.role)
       return fault("misspelt-role", field + ".role", in_quotes(out.role), in_quotes(near));
+    if (std::find(known_roles.begin(), known_roles.end(), out.role) == known_roles.end()) return unknown_role(field, out.role);
     if (content.is_null()) return fault("null-content", field + ".content", "null", "a string", "write \"\" for a message without text");
     if (content.is_array()) return fault("list-content", field + ".content", phrase(content), "a string", "lists of content parts are not supported");
     if (!content.is_string()) return fault("wrong-type", field + ".content", phrase(content), "a string");
@@ -300,6 +311,15 @@ class RowParser {
     for (const auto& [key, extra] : value.items())
       if (key != "role" && key != "content") out.extra[key] = extra;
     return true;
+  }
+
+  /// Templates write whatever role they are given: a foreign one would be trained on as a word that the model does not know.
+  bool unknown_role(const std::string& field, const std::string& role) {
+    std::string lower = role;
+    std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    for (const auto& [other, ours] : other_roles)
+      if (lower == other) return fault("foreign-role", field + ".role", in_quotes(role), in_quotes(ours));
+    return fault("unknown-role", field + ".role", in_quotes(role), fmt::format("one of {}", fmt::join(known_roles, ", ")));
   }
 
   /// "rename ..." when one of the keys of a message seems to be meant for `name`.

@@ -39,6 +39,7 @@ struct Row {
   Content chosen, rejected;  // preference
   std::string text;          // kind text
   bool label = false;        // unpaired
+  nlohmann::json tools;      // the column of that name, for the chat template; null where there is none
   double margin = 0;         // preference: how much better chosen is; 0 where the row has no such column
   bool add_generation_prompt = false;  // {"messages", "add_generation_prompt": true} in `hone inspect`
   std::string unread;                  // "prompt, text": columns of other forms that the row has as well (only with RowRules::for_training)

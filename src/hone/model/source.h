@@ -78,4 +78,8 @@ TokenizerSource open_tokenizer_source(const std::string& path_or_id);
 /// The folder or file that `path_or_id` names: itself if it exists, else the snapshot in the local Hugging Face cache ("org/name[@revision]").
 std::filesystem::path resolve_model_path(const std::string& path_or_id);
 
+/// Hash of what the model computes: the shape fields of its configuration and every tensor in float32, in the order of tensors(). The same for
+/// every form that stores the same values (a GGUF file, a directory in any float type that holds them exactly). Reads the model once.
+std::string weights_hash(const ModelSource& source);
+
 }  // namespace hone::model

@@ -222,11 +222,18 @@ class RowBuilder {
   TokenizedRow& out_;
 };
 
+// What a row brings for the template beside its messages.
+RenderOptions with_tools(RenderOptions options, const data::Row& row) {
+  if (!row.tools.is_null()) options.variables["tools"] = row.tools;
+  return options;
+}
+
 }  // namespace
 
 std::span<const std::string_view> role_names() { return names; }
 
-RowResult try_tokenize_row(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& options) {
+RowResult try_tokenize_row(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& given) {
+  const RenderOptions options = with_tools(given, row);
   RowResult out;
   const bool is_prompt = row.kind == data::RowKind::prompt_only || (row.kind == data::RowKind::messages && row.add_generation_prompt);
   try {
@@ -258,7 +265,8 @@ RowResult tokenize_prompt_completion(const data::Content& prompt, const data::Co
   return out;
 }
 
-PairResult try_tokenize_pair(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& options) {
+PairResult try_tokenize_pair(const data::Row& row, const Tokenizer& tokenizer, const ChatTemplate& chat, const RenderOptions& given) {
+  const RenderOptions options = with_tools(given, row);
   check(row.kind == data::RowKind::preference, "try_tokenize_pair: a row that is no pair");
   PairResult out;
   const auto side = [&](const data::Content& completion, const char* name) {

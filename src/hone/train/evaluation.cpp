@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -16,7 +17,7 @@ constexpr const char* kHeadlines[] = {"eval_loss", "eval_rewards/accuracies", "e
 constexpr const char* kTokenHeadline = "eval_mean_token_accuracy";  // where there is no accuracy of rows
 
 // NAME, NAME_low, NAME_high: the ratio sum(values)/sum(counts) and its 95 % interval over rows, by the linearised variance of a ratio
-// (Cochran, Sampling Techniques, 1977, section 6.3): rows are the units that were drawn, not tokens.
+// (Cochran, Sampling Techniques, 1977, section 6.3): rows are the units that were drawn, not tokens. That of a share is cut at 0 and 1.
 void add_interval(Json& out, const std::string& name, double ratio, const std::vector<double>& values, const std::vector<double>& counts) {
   out[name] = ratio;
   if (values.size() < 2 || values.size() != counts.size()) return;  // an extreme has no interval
@@ -28,8 +29,9 @@ void add_interval(Json& out, const std::string& name, double ratio, const std::v
   }
   if (!(count > 0)) return;
   const double half = 1.959963984540054 * std::sqrt(n / (n - 1) * squares) / count;
-  out[name + "_low"] = ratio - half;
-  out[name + "_high"] = ratio + half;
+  const bool share = name.ends_with("accuracy") || name.ends_with("accuracies");  // between 0 and 1, and so is its interval
+  out[name + "_low"] = share ? std::max(0.0, ratio - half) : ratio - half;
+  out[name + "_high"] = share ? std::min(1.0, ratio + half) : ratio + half;
 }
 
 }  // namespace

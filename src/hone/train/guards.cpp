@@ -32,7 +32,7 @@ std::string value_hash(const ops::Parameter& p) {
 
 }  // namespace
 
-TrainableGuard::TrainableGuard(std::vector<ops::Parameter*> parameters) : parameters_(std::move(parameters)) {
+TrainableGuard::TrainableGuard(std::vector<ops::Parameter*> parameters) : parameters_(std::move(parameters)), written_(parameters_.size(), false) {
   for (const ops::Parameter* p : parameters_) seen_.emplace_back(p->parts.size(), false);
 }
 
@@ -56,19 +56,21 @@ std::string TrainableGuard::after_backward(std::span<const double> squares) {
 
 void TrainableGuard::before_update() {
   hashes_.clear();
-  for (const ops::Parameter* p : parameters_) hashes_.push_back(value_hash(*p));
+  for (size_t i = 0; i < parameters_.size(); ++i) hashes_.push_back(written_[i] ? "" : value_hash(*parameters_[i]));
 }
 
 std::string TrainableGuard::after_update() {
-  updated_ = true;
+  ++updates_;
   std::vector<std::string> unchanged;
-  for (size_t i = 0; i < parameters_.size(); ++i)
-    if (value_hash(*parameters_[i]) == hashes_[i] && std::find(seen_[i].begin(), seen_[i].end(), true) != seen_[i].end())
-      unchanged.push_back(parameters_[i]->name());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!written_[i]) written_[i] = value_hash(*parameters_[i]) != hashes_[i];
+    const bool had_gradient = std::find(seen_[i].begin(), seen_[i].end(), true) != seen_[i].end();
+    if (!written_[i] && had_gradient) unchanged.push_back(parameters_[i]->name());
+  }
   hashes_.clear();
   if (unchanged.empty()) return {};
-  return fmt::format("the first update did not change {}: the learning rate is too small for float32, or the tensor is not written",
-                     list_names(unchanged));
+  return fmt::format("{} did not change {}: the learning rate is too small for float32, or the tensor is not written",
+                     updates_ == 1 ? "the first update" : "the first two updates", list_names(unchanged));
 }
 
 double FallGuard::median() const {

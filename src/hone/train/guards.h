@@ -1,5 +1,6 @@
 #pragma once
 // Guards that run beside the loop (docs/guards.md): a run cannot be silently wrong.
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -11,8 +12,9 @@
 
 namespace hone::train {
 
-/// Every trainable tensor must have had a nonzero gradient by the second step that had a signal, and must have been written by the first
-/// update with a learning rate above 0. Fused tensors are looked at part by part.
+/// Every trainable tensor must have had a nonzero gradient by the second step that had a signal; and an update with a learning rate above 0 must
+/// have written it by the first one where it had a gradient, by the second in any case (LoRA's A has none before B has moved). Gradients of fused
+/// tensors are looked at part by part.
 class TrainableGuard {
  public:
   explicit TrainableGuard(std::vector<ops::Parameter*> parameters);
@@ -22,21 +24,21 @@ class TrainableGuard {
   /// After an update with a learning rate above 0. Without one in between (warm-up begins at 0) a second step says nothing new: what begins at
   /// 0, as LoRA's B, still is.
   void moved() { moved_ = true; }
-  /// Around the first update: call before and after the optimizer's step. Returns what is wrong, or empty.
+  /// Around the first two updates: call before and after the optimizer's step. Returns what is wrong, or empty.
   void before_update();
   std::string after_update();
-  bool watching_update() const { return !updated_; }
-  bool done() const { return updated_ && signals_ >= 2; }
+  bool watching_update() const { return updates_ < 2 && std::find(written_.begin(), written_.end(), false) != written_.end(); }
   /// A resumed run has been through this.
-  void skip() { updated_ = true, signals_ = 2; }
+  void skip() { updates_ = 2, signals_ = 2; }
 
  private:
   std::vector<ops::Parameter*> parameters_;
   std::vector<std::vector<bool>> seen_;  // per parameter and part
-  std::vector<std::string> hashes_;
+  std::vector<std::string> hashes_;      // of those that no update has written yet
+  std::vector<bool> written_;
   int signals_ = 0;
   bool moved_ = true;  // since the last step that counted
-  bool updated_ = false;
+  int updates_ = 0;
 };
 
 /// Watches a figure that must not rise: by how many nats a token the model has come to find what it should prefer less likely than the

@@ -33,6 +33,27 @@ struct Progress {
   double seconds = 0;  // of training so far, over all starts
 };
 
+std::string identity_text(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.is_null() ? "none" : value.is_object() ? "one" : value.dump();
+}
+
+// "NAME: was X, now Y" of every field that differs, those of objects by their own names.
+void add_differences(const Json& was, const Json& now, std::string& out) {
+  const auto add = [&](const std::string& key, const std::string& before, const std::string& after) {
+    out += fmt::format("{}{}: was {}, now {}", out.empty() ? "" : "; ", key, before, after);
+  };
+  for (const auto& [key, value] : now.items()) {
+    if (!was.contains(key))
+      add(key, "absent", identity_text(value));
+    else if (was.at(key).is_object() && value.is_object())
+      add_differences(was.at(key), value, out);
+    else if (was.at(key) != value)
+      add(key, identity_text(was.at(key)), identity_text(value));
+  }
+  for (const auto& [key, value] : was.items())
+    if (!now.contains(key)) add(key, identity_text(value), "absent");
+}
+
 class Loop {
  public:
   explicit Loop(const TrainJob& job)
@@ -58,6 +79,7 @@ class Loop {
     // From the freshly loaded policy: before a checkpoint's tensors take its place.
     if (!reference_.prepare(rows_to_visit())) return interrupted_before_the_first_step();
     if (resumed) restore_tensors();
+    if (c_.learning_rate == 0 && !guarded("--learning_rate 0 trains nothing")) return finish();
     while (progress_.step < result_.total_steps) {
       if (!one_step()) return finish();
       if (should_stop()) return finish();
@@ -150,10 +172,7 @@ class Loop {
 
   void compare_identity(const Json& recorded) const {
     std::string differences;
-    for (const auto& [key, value] : job_.identity.items())
-      if (!recorded.contains(key) || recorded.at(key) != value)
-        differences += fmt::format("{}{}: was {}, now {}", differences.empty() ? "" : "; ", key,
-                                   recorded.contains(key) ? recorded.at(key).dump() : "absent", value.dump());
+    add_differences(recorded, job_.identity, differences);
     if (!differences.empty())
       fail("--resume: this is not the run in {} ({}); give the same options, or another --output_dir", job_.run.string(), differences);
   }
@@ -167,7 +186,9 @@ class Loop {
     zero_gradients(optimizer_.parameters());
     if (job_.adapter)
       job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, true, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
-    const StepSums sums = run_rows(*job_.model, *job_.method, rows, {job_.micro_batch_tokens, true, job_.checkpointing, adapter_set()});
+    const StepSums sums =
+        run_rows(*job_.model, *job_.method, rows,
+                 {.micro_batch_tokens = job_.micro_batch_tokens, .training = true, .checkpointing = job_.checkpointing, .adapters = adapter_set()});
     const std::vector<double> squares = gradient_squares(optimizer_.parameters());
     double total = 0;
     for (double s : squares) total += s;
@@ -190,15 +211,21 @@ class Loop {
     Json line = report(sums, norm, rate, seconds);
     if (evaluates) line.update(evaluate());
     // One line a step, written before any checkpoint of it: a resumed run never misses or repeats one.
-    if (evaluates || last || progress_.step % std::max<int64_t>(1, c_.logging_steps) == 0) {
-      result_.last_metrics = line;
-      metrics_->write(line);
-    }
+    unlogged_ = nullptr;
+    if (evaluates || last || progress_.step % std::max<int64_t>(1, c_.logging_steps) == 0)
+      log_line(line);
+    else
+      unlogged_ = line;
     if (const char* fall = job_.method->fall_metric(); fall && finite && !guarded(fall_guard_.after_step(line.value(fall, 0.0)))) return fallen();
     if (evaluates) keep_best(line.at(metric_name()));
     // In the middle of a bad streak the weights may be broken already: the last good checkpoint stays the newest.
     if (c_.save_steps > 0 && progress_.bad_in_a_row == 0 && (last || progress_.step % c_.save_steps == 0)) save();
     return true;
+  }
+
+  void log_line(const Json& line) {
+    result_.last_metrics = line;
+    metrics_->write(line);
   }
 
   bool apply(const std::vector<double>& squares, double norm, double rate) {
@@ -237,7 +264,8 @@ class Loop {
 
   Json report(const StepSums& sums, double norm, double rate, double seconds) {
     progress_.seconds += seconds;
-    const double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
+    double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
+    if (c_.max_time) left = std::min(left, std::max(0.0, *c_.max_time - (monotonic_seconds() - started_)));
     log_progress(fmt::format("loss {:.4f}  {:.0f} tokens/s  {} left", sums.loss, static_cast<double>(sums.tokens) / seconds, duration(left)),
                  progress_.step, result_.total_steps, "steps");
     Json line;
@@ -323,6 +351,7 @@ class Loop {
       return true;
     }
     if (c_.max_time && monotonic_seconds() - started_ >= *c_.max_time) {
+      if (!unlogged_.is_null()) log_line(unlogged_);  // the run's last step, whatever --logging_steps says
       save();
       job_.save_model(job_.run / "model");
       result_.message =
@@ -349,6 +378,7 @@ class Loop {
   std::unique_ptr<MetricsWriter> metrics_;
   Progress progress_;
   TrainResult result_;
+  Json unlogged_;  // the line of the last step where --logging_steps passes it over
   int64_t eval_every_ = 1;
   int64_t last_saved_ = -1;
   double started_ = 0;  // when this start began to train

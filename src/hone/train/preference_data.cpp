@@ -159,7 +159,7 @@ double mean(int64_t sum, int64_t count) { return static_cast<double>(sum) / stat
 
 PairData load_pair_data(const SftDataOptions& o) {
   PairData out;
-  const Json note = open_preferences(o, {data::RowKind::preference}, "pairs 1", out);
+  const Json note = open_preferences(o, {data::RowKind::preference}, "pairs 2", out);
   out.differ_early = note.at("differ").get<int64_t>();
   const Json& margins = note.at("margins");
   out.margins = static_cast<int64_t>(margins.size());
@@ -183,7 +183,7 @@ PairData load_pair_data(const SftDataOptions& o) {
 
 UnpairedData load_unpaired_data(const SftDataOptions& o) {
   UnpairedData out;
-  const Json note = open_preferences(o, {data::RowKind::unpaired, data::RowKind::preference}, "unpaired 1", out);
+  const Json note = open_preferences(o, {data::RowKind::unpaired, data::RowKind::preference}, "unpaired 2", out);
   const auto labels = note.at("labels").get<std::string>();
   out.from_pairs = note.at("pairs").get<int64_t>();
   std::vector<Overlong> dropped;

@@ -79,7 +79,9 @@ Json note_of(const data::DatasetStats& stats, int64_t rows, const std::vector<st
   for (const auto& [key, group] : stats.mixed)
     mixed.push_back(
         {{"read", data::columns_of(key.first)}, {"unread", key.second}, {"count", group.count}, {"first", note_place(group.first, files)}});
-  return Json{{"rows", rows}, {"duplicates", stats.duplicates}, {"mixed", mixed}};
+  Json tools = Json::array();
+  for (const auto& [name, group] : stats.tools) tools.push_back({{"name", name}, {"count", group.count}, {"first", note_place(group.first, files)}});
+  return Json{{"rows", rows}, {"duplicates", stats.duplicates}, {"mixed", mixed}, {"tools", tools}};
 }
 
 void warn_of_mixed_rows(const Json& note, const std::vector<std::string>& files) {
@@ -87,6 +89,36 @@ void warn_of_mixed_rows(const Json& note, const std::vector<std::string>& files)
     log_warning("{} row{} more than one form, first {}: {} is read, {} is not", m.at("count").get<int64_t>(),
                 m.at("count").get<int64_t>() == 1 ? " has" : "s have", place_text(m.at("first"), files), m.at("read").get<std::string>(),
                 m.at("unread").get<std::string>());
+}
+
+/// Whether the template writes tools, or the tool calls of a message. One that cannot be asked is taken to: the rows themselves will tell.
+bool writes(const text::ChatTemplate& chat, const std::string& name) {
+  const nlohmann::json call = {{"type", "function"}, {"id", "call00001"}, {"function", {{"name", "probe"}, {"arguments", {{"a", 1}}}}}};
+  const nlohmann::json tool = {
+      {"type", "function"},
+      {"function",
+       {{"name", "probe"},
+        {"description", "d"},
+        {"parameters", {{"type", "object"}, {"properties", {{"a", {{"type", "integer"}, {"description", "d"}}}}}, {"required", {"a"}}}}}}};
+  std::vector<data::Message> messages = {{"user", "x"}, {"assistant", "y"}};
+  nlohmann::json variables = nlohmann::json::object();
+  try {
+    const std::string without = chat.render(messages, false, variables).text;
+    if (name == "tools")
+      variables["tools"] = nlohmann::json::array({tool});
+    else
+      messages[1].extra["tool_calls"] = nlohmann::json::array({call});
+    return chat.render(messages, false, variables).text != without;
+  } catch (const UserError&) {
+    return true;
+  }
+}
+
+void warn_of_unwritten_tools(const Json& note, const RowDataOptions& o) {
+  for (const Json& t : note.value("tools", Json::array()))
+    if (const auto name = t.at("name").get<std::string>(); !writes(*o.chat, name))
+      log_warning("{} row{} {}, first {}: the chat template does not write them, so they are not seen in training", t.at("count").get<int64_t>(),
+                  t.at("count").get<int64_t>() == 1 ? " has" : "s have", name, place_text(t.at("first"), o.files));
 }
 
 std::string hash_files(const std::vector<std::string>& files) {
@@ -188,6 +220,7 @@ Json open_rows(const RowDataOptions& o, const data::RowRules& rules, const std::
   out.rows_read = note.value("rows", int64_t{0});
   out.duplicates = note.value("duplicates", int64_t{0});
   warn_of_mixed_rows(note, o.files);
+  warn_of_unwritten_tools(note, o);
   data::trim_token_caches(o.cache_folder, cache_limit());
   return note;
 }

@@ -70,7 +70,7 @@ void keep_rows(const RowDataOptions& o, SftData& out) {
 
 SftData load_sft_data(const SftDataOptions& o) {
   SftData out;
-  const std::string form = fmt::format("sft 2 assistant={} completion={}", o.config->assistant_only_loss, o.config->completion_only_loss);
+  const std::string form = fmt::format("sft 4 assistant={} completion={}", o.config->assistant_only_loss, o.config->completion_only_loss);
   const auto tokenize_rows = [&](const data::Dataset& dataset, data::TokenCacheWriter& writer, auto&) { tokenize(o, dataset, writer); };
   open_rows(o, rules_of(*o.config), form, tokenize_rows, out);
   keep_rows(o, out);
