@@ -209,7 +209,7 @@ TEST(Loop, TheBestCheckpointIsKeptAndLoaded) {
   const auto model = test::load_golden("models/chat", ops::Backend::kernels);
   for (ops::Parameter* p : model->parameters()) ops::enable_gradient(*p);
   train::Adamw optimizer(model->parameters(), {});
-  train::load_checkpoint(run.path, best_step, optimizer, {}, true);
+  train::load_checkpoint(run.path, best_step, optimizer, true);
   EXPECT_EQ(test::all_values(*model), out.weights);
 }
 

@@ -243,7 +243,7 @@ TEST(AdamwCheckpoint, OfAnotherOptimizerIsRefused) {
     } catch (const UserError& e) {
       EXPECT_NE(std::string(e.what()).find("--optim"), std::string::npos) << e.what();
     }
-    load_checkpoint(scratch.path, 1, other, {}, /*weights_only=*/true);
+    load_checkpoint(scratch.path, 1, other, /*weights_only=*/true);
   }
 }
 
