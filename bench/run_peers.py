@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Times hone and TRL (+ PEFT + bitsandbytes) in turn on the same rows: SFT, LoRA and QLoRA of the default model, float32, whole processes.
+"""Times hone and TRL (+ PEFT + bitsandbytes) in turn on the same rows: SFT, DPO and reward models, full, LoRA and QLoRA, of the default model, float32, whole
+processes.
 Standard library only.
 
-usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--techniques sft lora qlora] [--contenders hone trl ...]
+usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--techniques sft lora qlora dpo dpo_lora reward] [--contenders hone trl ...]
 
 Each contender runs with `long` steps on a file of exactly long x batch_size rows and with `short` steps on its first short x batch_size rows, rows in
 file order on both sides. Seconds a step = (wall long - wall short) / (long - short), so that start-up and saving fall out; tokens are the real tokens of
@@ -26,8 +27,11 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
 CONTENDERS = ("hone", "trl", "trl_checkpointing")
-# hone's flags and the peer's for each technique; r = 16, alpha = 32 on every linear but the head
-TECHNIQUES = {"sft": ([], []), "lora": (["--use_peft"], ["--lora", "16"]), "qlora": (["--load_in_4bit"], ["--lora", "16", "--qlora"])}
+# hone's words and the peer's for each technique; r = 16, alpha = 32 on every linear but the head
+TECHNIQUES = {"sft": (["sft"], ["trl_sft.py"]), "lora": (["sft", "--use_peft"], ["trl_sft.py", "--lora", "16"]),
+              "qlora": (["sft", "--load_in_4bit"], ["trl_sft.py", "--lora", "16", "--qlora"]), "dpo": (["dpo"], ["trl_preferences.py", "dpo"]),
+              "dpo_lora": (["dpo", "--use_peft"], ["trl_preferences.py", "dpo", "--lora", "16"]), "reward": (["reward"], ["trl_preferences.py", "reward"])}
+PAIRS = ("dpo", "dpo_lora", "reward")  # their rows are pairs: run them with --batch_size 4
 
 
 def parse():
@@ -46,6 +50,8 @@ def parse():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hone_flags", default="", help="further flags for hone, in one string, such as '--isa avx2'")
     a = parser.parse_args()
+    if len({technique in PAIRS for technique in a.techniques}) > 1:
+        parser.error("--techniques: rows and pairs are measured apart")
     if a.steps[0] <= a.steps[1] or a.steps[1] < 1:
         parser.error("--steps LONG SHORT: LONG must be greater than SHORT, and SHORT at least 1")
     return a
@@ -64,9 +70,9 @@ def cpu():
             "cores": len(os.sched_getaffinity(0)), "isa": isa, "memory_gib": round(memory / 2**20, 1), "kernel": platform.release()}
 
 
-def timed(command):
+def timed(command, more={}):
     """(wall seconds, peak MiB, standard output) of one child; ends the program with the child's last words if it fails."""
-    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", **more)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         child = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
@@ -83,19 +89,25 @@ def timed(command):
 def run_hone(a, technique, rows, steps, folder):
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
-    wall, peak, _ = timed([a.hone, "sft", "--model", a.model, "--data", str(rows), "--output_dir", str(run), "--max_steps", str(steps), "--batch_size",
+    (command, *flags), _ = TECHNIQUES[technique]
+    # an empty cache of its own: the time of the reference's forward is part of the step
+    environment = {"HONE_CACHE": str(folder / "cache")}
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    wall, peak, _ = timed([a.hone, command, "--model", a.model, "--data", str(rows), "--output_dir", str(run), "--max_steps", str(steps), "--batch_size",
                            str(a.batch_size), "--max_length", str(a.max_length), "--dtype", "float32", "--shuffle_dataset", "false", "--learning_rate", "2e-5",
-                           "--lr_scheduler_type", "constant", "--logging_steps", "1", "--save_steps", "0", *TECHNIQUES[technique][0], *a.hone_flags.split()])
+                           "--lr_scheduler_type", "constant", "--logging_steps", "1", "--save_steps", "0", *flags, *a.hone_flags.split()], environment)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "loss" in line]
     shutil.rmtree(run, ignore_errors=True)
-    return {"wall_s": wall, "peak_mib": peak, "losses": [line["loss"] for line in trained], "num_tokens": trained[-1]["num_tokens"],
+    return {"wall_s": wall, "peak_mib": peak, "losses": [line["loss"] for line in trained],
+            "margins": [line.get("rewards/margins", line.get("margin")) for line in trained], "num_tokens": trained[-1]["num_tokens"],
             "step_s": [line["step_time"] for line in trained]}
 
 
 def run_trl(a, technique, rows, steps, checkpointing):
-    command = [a.peer_python, str(PEERS / "trl_sft.py"), "--model", a.peer_model, "--data", str(rows), "--max_steps", str(steps), "--batch_size",
-               str(a.batch_size), "--max_length", str(a.max_length), *TECHNIQUES[technique][1]] + ["--checkpointing"] * checkpointing
+    script, *flags = TECHNIQUES[technique][1]
+    command = [a.peer_python, str(PEERS / script), *flags, "--model", a.peer_model, "--data", str(rows), "--max_steps", str(steps), "--batch_size",
+               str(a.batch_size), "--max_length", str(a.max_length)] + ["--checkpointing"] * checkpointing
     wall, peak, out = timed(command)
     return {"wall_s": wall, "peak_mib": peak, **json.loads(out.strip().splitlines()[-1])}
 
@@ -107,7 +119,7 @@ def prepare(a, folder):
     files = [folder / "long.jsonl", folder / "short.jsonl"]
     counts = [steps * a.batch_size for steps in a.steps]
     _, _, out = timed([a.peer_python, str(PEERS / "prepare_rows.py"), "--tokenizer", a.peer_model, "--rows", str(counts[0]), "--max_length",
-                       str(a.max_length), "--out", str(files[0])] + (["--data", a.data] if a.data else []))
+                       str(a.max_length), "--out", str(files[0])] + (["--data", a.data] if a.data else []) + ["--pairs"] * (a.techniques[0] in PAIRS))
     made = json.loads(out.strip().splitlines()[-1])
     files[1].write_text("".join(files[0].read_text().splitlines(keepends=True)[:counts[1]]))
     return files, sum(made["rows"][counts[1]:]), made["source"]

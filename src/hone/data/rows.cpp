@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "hone/base/error.h"
+#include "hone/data/foreign_names.h"
 #include "hone/data/json_scan.h"
 #include "hone/data/row_phrases.h"
 
@@ -34,41 +35,6 @@ const std::vector<Shape>& shapes() {
   };
   return all;
 }
-
-/// Rows of other tools, recognised so that the refusal can name them.
-struct ForeignShape {
-  std::string kind, name;
-  std::vector<std::string> columns;
-  std::string advice;
-};
-
-const std::vector<ForeignShape>& foreign_shapes() {
-  static const std::vector<ForeignShape> all = {
-      {"sharegpt-row", "a ShareGPT row (conversations)", {"conversations"}, "write {\"messages\":[{\"role\",\"content\"}…]}"},
-      {"alpaca-row", "an Alpaca row (instruction, output)", {"instruction", "output"}, "write {\"prompt\",\"completion\"}"},
-      {"gsm8k-row", "a GSM8K row (question, answer)", {"question", "answer"}, "write {\"prompt\",\"completion\"}"},
-  };
-  return all;
-}
-
-/// Names that other tools use for our columns.
-constexpr std::pair<std::string_view, std::string_view> other_names[] = {
-    {"response", "completion"}, {"output", "completion"},  {"target", "completion"},     {"solution", "completion"},
-    {"problem", "prompt"},      {"instruction", "prompt"}, {"input", "prompt"},          {"question", "prompt"},
-    {"query", "prompt"},        {"dialogue", "messages"},  {"conversation", "messages"}, {"document", "text"},
-    {"content", "text"},        {"positive", "chosen"},    {"negative", "rejected"},     {"from", "role"},
-    {"value", "content"},
-};
-
-const std::vector<std::string> known_roles = {"system", "user", "assistant", "tool", "developer", "function", "ipython"};
-
-/// What other tools call these roles.
-constexpr std::pair<std::string_view, std::string_view> other_roles[] = {
-    {"human", "user"},         {"prompter", "user"},          {"customer", "user"},     {"person", "user"},
-    {"gpt", "assistant"},      {"bot", "assistant"},          {"chatbot", "assistant"}, {"model", "assistant"},
-    {"ai", "assistant"},       {"agent", "assistant"},        {"chatgpt", "assistant"}, {"observation", "tool"},
-    {"tool_response", "tool"}, {"function_response", "tool"},
-};
 
 std::string nearest(std::string_view name, const std::vector<std::string>& known) {
   return nearest_name(name, known.data(), known.data() + known.size());
