@@ -25,7 +25,7 @@ using Body = std::function<void(int64_t, int64_t)>;
 using Clock = std::chrono::steady_clock;
 
 // Waking a thread that sleeps takes longer than most of what a training step runs in parallel: workers stay awake over the short serial parts
-// between (LoRA steps are 15 to 25 % faster than with 50 microseconds). Waiting for a row of input, they sleep.
+// between (docs/log.md has what that gave). Waiting for a row of input, they sleep.
 constexpr auto spin_time = std::chrono::milliseconds(2);
 constexpr int most_threads = 1024;
 constexpr int64_t chunks_per_thread = 8;  // enough to even out unequal work, few enough that the counter costs nothing
