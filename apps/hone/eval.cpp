@@ -21,14 +21,7 @@ int run_eval(const Arguments& arguments) {
   if (holds_pairs(config.data.front())) return eval_policy_on_pairs(config);
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
-  train::SftDataOptions options;
-  options.files = config.data;
-  options.config = &config;
-  options.tokenizer = &opened.text.tokenizer;
-  options.chat = &opened.text.chat;
-  options.vocab_size = opened.source->config().vocab_size;
-  options.cache_folder = train::default_cache_folder();
-  const train::SftData data = train::load_sft_data(options);
+  const train::SftData data = train::load_sft_data(row_options(config, opened, config.data));
   LongRows long_rows(opened.source->config().max_position_embeddings);
   long_rows.add(data.rows, config.data);
   long_rows.warn();

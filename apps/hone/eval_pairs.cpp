@@ -14,17 +14,6 @@
 namespace hone::app {
 namespace {
 
-train::PairData load_pairs(const config::RunConfig& config, const OpenedModel& opened) {
-  train::SftDataOptions options;
-  options.files = config.data;
-  options.config = &config;
-  options.tokenizer = &opened.text.tokenizer;
-  options.chat = &opened.text.chat;
-  options.vocab_size = opened.source->config().vocab_size;
-  options.cache_folder = train::default_cache_folder();
-  return train::load_pair_data(options);
-}
-
 train::PairPass pass_of(const config::RunConfig& config, const std::unique_ptr<adapters::Adapter>& adapter) {
   return {config.micro_batch_tokens.value_or(1024), config.max_tree_tokens, set_of(adapter)};
 }
@@ -63,7 +52,7 @@ int eval_reward_model(const config::RunConfig& config) {
   const std::string folder = reward_folder(config.reward);
   const train::Machine machine = train::apply_machine_options(config);
   const RewardModelFiles files = open_reward_model(config, folder);
-  const train::PairData data = load_pairs(config, files.opened);
+  const train::PairData data = train::load_pair_data(row_options(config, files.opened, config.data));
   const LoadedReward reward = load_reward_model(files, machine, data.longest);
   const train::RewardReport report = train::held_out_report(*reward.model, data.rows, pass_of(config, reward.adapter));
   train::Json json = train::to_json(report);
@@ -74,7 +63,7 @@ int eval_reward_model(const config::RunConfig& config) {
 int eval_policy_on_pairs(const config::RunConfig& config) {
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);
-  const train::PairData data = load_pairs(config, opened);
+  const train::PairData data = train::load_pair_data(row_options(config, opened, config.data));
   const std::unique_ptr<model::Model> model = load_weights(*opened.source, machine, config, data.longest);
   const std::unique_ptr<adapters::Adapter> adapter = load_adapter(*model, *opened.source, config, false);
   std::vector<train::ScoredPair> sums, means;

@@ -45,6 +45,19 @@ OpenedModel open_checked_model(const config::ModelOptions& options, model::Head 
   return {std::move(source), std::move(text)};
 }
 
+train::RowDataOptions row_options(const config::RunConfig& config, const OpenedModel& opened, const std::vector<std::string>& files,
+                                  const std::filesystem::path& bad_rows) {
+  train::RowDataOptions options;
+  options.files = files;
+  options.config = &config;
+  options.tokenizer = &opened.text.tokenizer;
+  options.chat = &opened.text.chat;
+  options.vocab_size = opened.source->config().vocab_size;
+  options.bad_rows = bad_rows;
+  options.cache_folder = train::default_cache_folder();
+  return options;
+}
+
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& o) {
   if (!o.load_in_4bit) return std::nullopt;
   return model::Quantisation{o.bnb_4bit_quant_type == config::QuantType::nf4 ? kernels::QuantType::nf4 : kernels::QuantType::fp4,

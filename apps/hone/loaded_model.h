@@ -10,6 +10,7 @@
 #include "hone/model/decoder.h"
 #include "hone/model/export.h"
 #include "hone/train/machine.h"
+#include "hone/train/row_data.h"
 #include "text_model.h"
 
 namespace hone::app {
@@ -21,6 +22,10 @@ struct OpenedModel {
 
 /// Opens and checks the model's files; no weights are read yet. A model with another head than that is refused.
 OpenedModel open_checked_model(const config::ModelOptions& options, model::Head head = model::Head::language);
+
+/// How the rows of `files` become tokens of this model; faults are also written to `bad_rows` unless it is empty. Refers to both arguments.
+train::RowDataOptions row_options(const config::RunConfig& config, const OpenedModel& opened, const std::vector<std::string>& files,
+                                  const std::filesystem::path& bad_rows = {});
 
 /// The storage of the base's linears that --load_in_4bit asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);

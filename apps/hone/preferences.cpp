@@ -38,7 +38,7 @@ int run_pairs(const Arguments& arguments) {
   Technique technique;
   technique.unit = "pairs";
   technique.options = preference_identity(arguments.config);
-  technique.load = [](const train::SftDataOptions& options) {
+  technique.load = [](const train::RowDataOptions& options) {
     const auto data = std::make_shared<const train::PairData>(train::load_pair_data(options));
     Task task = task_of(data, *options.config);
     task.method = std::make_unique<Method>(data->rows, *options.config, options.config->max_tree_tokens);
@@ -56,7 +56,7 @@ int run_simpo(const Arguments& arguments) { return run_pairs<methods::Simpo>(arg
 int run_kto(const Arguments& arguments) {
   Technique technique;
   technique.options = preference_identity(arguments.config);
-  technique.load = [](const train::SftDataOptions& options) {
+  technique.load = [](const train::RowDataOptions& options) {
     const auto data = std::make_shared<const train::UnpairedData>(train::load_unpaired_data(options));
     Task task = task_of(data, *options.config);
     task.method = std::make_unique<methods::Kto>(data->rows, *options.config);

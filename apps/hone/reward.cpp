@@ -13,7 +13,7 @@ int run_reward(const Arguments& arguments) {
   technique.unit = "pairs";
   technique.reward_model = true;
   technique.options = {{"label_smoothing", given.label_smoothing}, {"center_rewards_coefficient", given.center_rewards_coefficient}};
-  technique.load = [](const train::SftDataOptions& options) {
+  technique.load = [](const train::RowDataOptions& options) {
     const auto data = std::make_shared<const train::PairData>(train::load_pair_data(options));
     Task task = task_of(data, *options.config);
     task.method = std::make_unique<methods::RewardModel>(data->rows, *options.config, options.config->max_tree_tokens);

@@ -7,7 +7,7 @@ namespace hone::app {
 
 int run_sft(const Arguments& arguments) {
   Technique technique;
-  technique.load = [](const train::SftDataOptions& options) {
+  technique.load = [](const train::RowDataOptions& options) {
     const auto data = std::make_shared<const train::SftData>(train::load_sft_data(options));
     Task task = task_of(data, *options.config);
     task.method = std::make_unique<methods::Sft>(data->rows);

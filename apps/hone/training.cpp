@@ -47,15 +47,7 @@ struct Run {
 };
 
 Task load_task(const Run& run, const Technique& technique, const std::vector<std::string>& files) {
-  train::SftDataOptions options;
-  options.files = files;
-  options.config = &run.config;
-  options.tokenizer = &run.opened.text.tokenizer;
-  options.chat = &run.opened.text.chat;
-  options.vocab_size = run.opened.source->config().vocab_size;
-  options.bad_rows = run.folder / "bad_rows.jsonl";
-  options.cache_folder = train::default_cache_folder();
-  return technique.load(options);
+  return technique.load(row_options(run.config, run.opened, files, run.folder / "bad_rows.jsonl"));
 }
 
 // The name of a choice, as the user gives it.

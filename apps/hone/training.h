@@ -31,7 +31,7 @@ Task task_of(const std::shared_ptr<const Data>& data, const config::RunConfig& c
 
 struct Technique {
   std::string unit = "rows";                                       // what --batch_size counts
-  std::function<Task(const train::SftDataOptions& options)> load;  // reads files into a method
+  std::function<Task(const train::RowDataOptions& options)> load;  // reads files into a method
   train::Json options;                                             // its own options, as far as they decide the bits: part of the run's identity
   bool reward_model = false;                                       // a reward head is trained in place of the language-model head
   /// What the run's result is worth on --eval_file, once, at its end: into COMMAND_report.json and summary.json's eval. May be empty.

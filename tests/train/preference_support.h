@@ -22,8 +22,8 @@ struct PreferenceFiles {
   PreferenceFiles() : PreferenceFiles(std::filesystem::path(HONE_SOURCE_DIR) / "tests/golden/models/chat") {}
   explicit PreferenceFiles(const std::filesystem::path& model) : PreferenceFiles(model, read_text(model / "chat_template.jinja")) {}
 
-  train::SftDataOptions options(const std::string& rows) {
-    train::SftDataOptions o;
+  train::RowDataOptions options(const std::string& rows) {
+    train::RowDataOptions o;
     o.files = {folder.file("rows.jsonl", rows).string()};
     o.config = &config;
     o.tokenizer = &tokenizer;

@@ -157,7 +157,7 @@ double mean(int64_t sum, int64_t count) { return static_cast<double>(sum) / stat
 
 }  // namespace
 
-PairData load_pair_data(const SftDataOptions& o) {
+PairData load_pair_data(const RowDataOptions& o) {
   PairData out;
   const Json note = open_preferences(o, {data::RowKind::preference}, "pairs 2", out);
   out.differ_early = note.at("differ").get<int64_t>();
@@ -181,7 +181,7 @@ PairData load_pair_data(const SftDataOptions& o) {
   return out;
 }
 
-UnpairedData load_unpaired_data(const SftDataOptions& o) {
+UnpairedData load_unpaired_data(const RowDataOptions& o) {
   UnpairedData out;
   const Json note = open_preferences(o, {data::RowKind::unpaired, data::RowKind::preference}, "unpaired 2", out);
   const auto labels = note.at("labels").get<std::string>();

@@ -33,10 +33,10 @@ struct UnpairedData : RowData {
 };
 
 /// UserError (exit 2) of at most 6 lines when any row is bad (sides that are equal, too). Pairs that differ before the last turn are a warning.
-PairData load_pair_data(const SftDataOptions& options);
+PairData load_pair_data(const RowDataOptions& options);
 
 /// The same for completions labelled good or bad; rows may be pairs. UserError where all labels are equal.
-UnpairedData load_unpaired_data(const SftDataOptions& options);
+UnpairedData load_unpaired_data(const RowDataOptions& options);
 
 /// "800 pairs, 96,000 tokens, longest 210; completions 61 and 58 tokens, chosen longer in 54 %; 3 over-long dropped, ..." for people.
 std::string describe(const PairData& data, const config::RunConfig& config);

@@ -68,7 +68,7 @@ void keep_rows(const RowDataOptions& o, SftData& out) {
 
 }  // namespace
 
-SftData load_sft_data(const SftDataOptions& o) {
+SftData load_sft_data(const RowDataOptions& o) {
   SftData out;
   const std::string form = fmt::format("sft 4 assistant={} completion={}", o.config->assistant_only_loss, o.config->completion_only_loss);
   const auto tokenize_rows = [&](const data::Dataset& dataset, data::TokenCacheWriter& writer, auto&) { tokenize(o, dataset, writer); };

@@ -8,15 +8,13 @@
 
 namespace hone::train {
 
-using SftDataOptions = RowDataOptions;
-
 struct SftData : RowData {
   std::vector<data::TokenRow> rows;
   int64_t trained_tokens = 0;
 };
 
 /// UserError (exit 2) of at most 6 lines when any row is bad: kinds of fault with counts and first places.
-SftData load_sft_data(const SftDataOptions& options);
+SftData load_sft_data(const RowDataOptions& options);
 
 /// "8,000 rows, 1.2 M tokens (64 % trained), longest 512; 3 over-long dropped, ..." for people.
 std::string describe(const SftData& data, const config::RunConfig& config);
