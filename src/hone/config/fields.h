@@ -28,6 +28,11 @@ enum Command : unsigned {
   orpo = 4096,
   simpo = 8192,
   grade = 16384,
+  grpo = 1 << 15,
+  rloo = 1 << 16,
+  ppo = 1 << 17,
+  rlhf = 1 << 18,
+  chat = 1 << 19,
 };
 constexpr unsigned kPairCommands = dpo | reward | orpo | simpo;  // rows are pairs of a better and a worse completion
 constexpr unsigned kPreferenceCommands = kPairCommands | kto;

@@ -50,7 +50,7 @@ class Decoding {
 
   std::vector<std::vector<Completion>> run() {
     for (auto& r : results_) r.resize(options_.num_generations);
-    while (fill(), !slots_.empty()) step();
+    while (fill(), !slots_.empty() && (!options_.go_on || options_.go_on())) step();
     return std::move(results_);
   }
 
@@ -70,16 +70,23 @@ class Decoding {
         const at::Tensor hidden = model::decoder_step(model_, options_.adapters, ids, caches);
         prompt_logits_ = ops::head_logits(hidden.slice(0, length - 1).contiguous(), model_.head(options_.adapters)).cpu();
       }
+      if (options_.skip && options_.skip(next_, next_sample_)) {
+        advance();
+        continue;
+      }
       auto slot = std::make_unique<Slot>();
       slot->request = next_;
       slot->index = next_sample_;
       slot->cache = model::copy_kv_cache(model_, *prompt_, capacity);
-      if (++next_sample_ == options_.num_generations) {
-        next_sample_ = 0;
-        ++next_;
-      }
+      advance();
       if (!accept(*slot, prompt_logits_.const_data_ptr<float>())) slots_.push_back(std::move(slot));
     }
+  }
+
+  void advance() {
+    if (++next_sample_ < options_.num_generations) return;
+    next_sample_ = 0;
+    ++next_;
   }
 
   void step() {
@@ -97,6 +104,14 @@ class Decoding {
     slots_ = std::move(open);
   }
 
+  float tempered(const float* logits, int64_t token) const {
+    const double temperature = options_.law.temperature;
+    float logprob = 0, lse = 0;
+    kernels::logprobs_forward(logits, model_.config.vocab_size, 1, model_.config.vocab_size, &token,
+                              static_cast<float>(temperature > 0 ? 1.0 / temperature : 1.0), {&logprob, &lse, nullptr, nullptr, nullptr, nullptr});
+    return logprob;
+  }
+
   // Appends one token; true when the completion is finished (its result is then stored).
   bool accept(Slot& slot, const float* logits) {
     Completion& c = slot.completion;
@@ -110,10 +125,13 @@ class Decoding {
            requests_[slot.request].row + 1);
     c.ids.push_back(static_cast<int32_t>(token));
     c.logprobs.push_back(logprob);
+    c.tempered_logprobs.push_back(tempered(logits, token));
+    c.sampler_logprobs.push_back(c.tempered_logprobs.back());
     const bool stopped =
         std::find(options_.stop_ids.begin(), options_.stop_ids.end(), token) != options_.stop_ids.end() || (options_.stop && options_.stop(c.ids));
     if (stopped) c.finish = Finish::stop;
     if (!stopped && static_cast<int64_t>(c.ids.size()) < options_.max_new_tokens) return false;
+    if (options_.finished) options_.finished(slot.request, slot.index, c);
     results_[slot.request][slot.index] = std::move(c);
     return true;
   }

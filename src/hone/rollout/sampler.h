@@ -20,15 +20,17 @@ struct SamplingLaw {
 
 struct SampleRequest {
   std::vector<int32_t> prompt;  // at least one token
-  uint32_t row = 0;             // keys the noise
+  uint32_t row = 0;             // keys the noise: the row's index in `hone sample`, the draw's number over the whole run in training
 };
 
 enum class Finish { stop, length };
 const char* finish_name(Finish finish);
 
 struct Completion {
-  std::vector<int32_t> ids;     // with the end token, if one was sampled
-  std::vector<float> logprobs;  // at temperature 1, untruncated: what a forward over prompt + completion gives, to the bit
+  std::vector<int32_t> ids;              // with the end token, if one was sampled
+  std::vector<float> logprobs;           // at temperature 1, untruncated: what a forward over prompt + completion gives, to the bit
+  std::vector<float> tempered_logprobs;  // under softmax(logits / temperature), untruncated: what is trained; the training forward's bits
+  std::vector<float> sampler_logprobs;   // under the truncated law that sampled it (greedy: 0)
   Finish finish = Finish::length;
 };
 
@@ -41,6 +43,12 @@ struct SampleOptions {
   const ops::AdapterSet* adapters = nullptr;  // null: the base model alone
   /// Asked after every token with the ids so far: true ends the completion (stop strings). May be empty.
   std::function<bool(std::span<const int32_t> ids)> stop;
+  /// Asked before a sample is begun: true leaves it out (a journal has it already; its place in the result stays empty). May be empty.
+  std::function<bool(size_t request, uint32_t sample)> skip;
+  /// Told of every completion as soon as it is finished, in no particular order. May be empty.
+  std::function<void(size_t request, uint32_t sample, const Completion& completion)> finished;
+  /// Asked between decoding steps: false ends the sampling (what is not finished is lost). May be empty.
+  std::function<bool()> go_on;
 };
 
 /// num_generations completions for each request, in order. Sequences are decoded together, at most kSlots at a time, a finished one's
