@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 torch_version=2.11.0
 packages=(g++ cmake ninja-build pkg-config python3 python3-venv nlohmann-json3-dev libyaml-cpp-dev libfmt-dev libpcre2-dev
-          libutf8proc-dev libxxhash-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format)
+          libutf8proc-dev libxxhash-dev libre2-dev libgmp-dev libgtest-dev libgmock-dev libbenchmark-dev clang-format)
 
 missing=()
 for package in "${packages[@]}"; do
