@@ -180,7 +180,7 @@ std::string report(const config::RunConfig& config, const Conversion& job, const
                                          {"allowed_dlogp", bound.max},
                                          {"allowed_mean_dlogp", mean},
                                          {"top1_agreement", difference.top1},
-                                         {"tokens", difference.tokens}};
+                                         {"tokens", difference.count}};
     return json.dump() + "\n";
   }
   return fmt::format("{}: {} tensors, {}, {:.1f} MB\ncompared with {}: {}; allowed {}{}\n", config.output, job.source->tensors().size(),

@@ -33,11 +33,12 @@ int run_convert_adapter(const Arguments& arguments) {
   const train::Machine machine = train::apply_machine_options(config);
   UncheckedOutput output(config.output);
   const adapters::PeftAdapter files = adapters::read_peft(config.adapter);
-  const std::unique_ptr<model::ModelSource> source = model::open_model(config.model_name_or_path);
+  const bool reward = files.config.task == adapters::Task::seq_cls;
+  const std::unique_ptr<model::ModelSource> source = model::open_model(config.model_name_or_path, reward ? model::Head::any : model::Head::language);
   std::optional<TextModel> text;
   if (source->tokenizer() != nullptr) text = make_text_model(*source->tokenizer(), config);
   const auto prompts = comparison_prompts(text ? &*text : nullptr, source->config(), config.data);
-  const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024);
+  const std::unique_ptr<model::Model> model = model::load_model(*source, machine.backend, machine.device, 1024, {}, !reward);
   const auto score = [&](const adapters::PeftAdapter& from, bool write) {
     const std::unique_ptr<adapters::Adapter> adapter = adapters::load_adapter(*model, from, *source, /*trainable=*/false);
     if (write) {
@@ -53,9 +54,8 @@ int run_convert_adapter(const Arguments& arguments) {
   require_close(found, config.max_dlogp, "the adapter as written", "Values in float32 are kept exactly: please report it.");
   output.accept();
   if (config.format == config::Format::json) {
-    const nlohmann::ordered_json json = {{"output", config.output},      {"form", "adapter"},      {"tensors", written.tensors.size()},
-                                         {"mean_dlogp", found.mean},     {"max_dlogp", found.max}, {"allowed_dlogp", config.max_dlogp},
-                                         {"top1_agreement", found.top1}, {"tokens", found.tokens}};
+    nlohmann::ordered_json json = {{"output", config.output}, {"form", "adapter"}, {"tensors", written.tensors.size()}};
+    add_to(json, found, config.max_dlogp);
     print_result(json.dump() + "\n");
   } else {
     print_result(fmt::format("{}: an adapter of {} tensors\ncompared with {}: {}; allowed {}\n", config.output, written.tensors.size(),

@@ -127,14 +127,20 @@ void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, c
   saved.pad_token = token_text(tokenizer, tokenizer.pad_id());
 }
 
-void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model) {
+void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::ModelConfig& config,
+                       std::function<void(const std::string& name, int64_t begin, int64_t end, float* out)> produce) {
   model::SavedModel saved;
-  saved.config = model.config;
-  saved.produce = [&model](const std::string& name, int64_t begin, int64_t end, float* out) { model::read_tensor(model, name, begin, end, out); };
+  saved.config = config;
+  saved.produce = std::move(produce);
   set_tokenizer(saved, opened.text.tokenizer, opened.text.chat.source());
   saved.generation_config_json = opened.source->generation_config_json();
-  if (model.config.reward_model) set_reward_pad(saved, opened);
+  if (config.reward_model) set_reward_pad(saved, opened);
   model::save_model(folder, saved);
+}
+
+void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model) {
+  save_model_folder(folder, opened, model.config,
+                    [&model](const std::string& name, int64_t begin, int64_t end, float* out) { model::read_tensor(model, name, begin, end, out); });
 }
 
 }  // namespace hone::app

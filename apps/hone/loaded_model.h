@@ -1,5 +1,6 @@
 #pragma once
 // A model ready to run: source, tokenizer, template, weights.
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -58,7 +59,10 @@ void save_adapter_folder(const std::filesystem::path& folder, const OpenedModel&
 /// The tokenizer's part of a model that is to be saved; needs saved.config.
 void set_tokenizer(model::SavedModel& saved, const text::Tokenizer& tokenizer, const std::string& chat_template);
 
-/// Writes the model as a folder that transformers opens. Of a reward model, as of a reward adapter, the padding token is reward_pad_id.
+/// Writes a model as a folder that transformers opens: the tokenizer and template of the opened one, the tensors from `produce`
+/// (model::SavedModel). Of a reward model, as of a reward adapter, the padding token is reward_pad_id.
+void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::ModelConfig& config,
+                       std::function<void(const std::string& name, int64_t begin, int64_t end, float* out)> produce);
 void save_model_folder(const std::filesystem::path& folder, const OpenedModel& opened, const model::Model& model);
 
 }  // namespace hone::app

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "hone/base/error.h"
 #include "hone/base/files.h"
+#include "hone/train/scoring.h"
 
 namespace hone::app {
 namespace {
@@ -28,9 +30,47 @@ std::vector<int32_t> likeliest_tokens(const at::Tensor& hidden, ops::Parameter& 
   return out;
 }
 
+// Mean and max of what is apart, over all of it.
+class Apart {
+ public:
+  void add(float a, float b) {
+    const double apart = std::abs(static_cast<double>(a) - static_cast<double>(b));
+    finite_ = finite_ && std::isfinite(apart);
+    sum_ += apart;
+    max_ = std::max(max_, apart);
+    ++count_;
+  }
+  void write(ModelDifference& result) const {
+    result.count = count_;
+    result.mean = finite_ ? sum_ / static_cast<double>(count_) : std::numeric_limits<double>::quiet_NaN();
+    result.max = finite_ ? max_ : result.mean;
+  }
+
+ private:
+  double sum_ = 0, max_ = 0;
+  bool finite_ = true;
+  int64_t count_ = 0;
+};
+
+ModelDifference reward_difference(const std::vector<float>& before, const std::vector<float>& after) {
+  check(before.size() == after.size(), "difference: {} rewards against {}", before.size(), after.size());
+  ModelDifference result;
+  result.reward_model = true;
+  Apart apart;
+  int64_t same = 0, pairs = 0;
+  for (size_t i = 0; i < before.size(); ++i) {
+    apart.add(before[i], after[i]);
+    for (size_t k = 0; k < i; ++k, ++pairs) same += (before[i] < before[k]) == (after[i] < after[k]);
+  }
+  apart.write(result);
+  result.same_order = static_cast<double>(same) / static_cast<double>(pairs);
+  return result;
+}
+
 }  // namespace
 
 PromptScores score_prompts(model::Model& model, const ops::AdapterSet* adapters, std::span<const std::vector<int32_t>> prompts) {
+  if (model.config.reward_model) return {{}, {}, train::reward_scores(model, prompts, kMicroBatch, adapters)};
   std::vector<int64_t> lengths;
   for (const auto& ids : prompts) lengths.push_back(static_cast<int64_t>(ids.size()));
   if (!lengths.empty()) model::ensure_positions(model, *std::max_element(lengths.begin(), lengths.end()));
@@ -61,33 +101,39 @@ PromptScores score_prompts(model::Model& model, const ops::AdapterSet* adapters,
 }
 
 ModelDifference difference(const PromptScores& before, const PromptScores& after) {
+  if (!before.rewards.empty()) return reward_difference(before.rewards, after.rewards);
   check(before.logprobs.size() == after.logprobs.size(), "difference: {} rows against {}", before.logprobs.size(), after.logprobs.size());
   ModelDifference result;
-  double sum = 0;
+  Apart apart;
   int64_t same = 0;
-  bool finite = true;
   for (size_t row = 0; row < before.logprobs.size(); ++row) {
     const std::vector<float>&a = before.logprobs[row], &b = after.logprobs[row];
     check(a.size() == b.size(), "difference: row {} has {} tokens against {}", row, a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) {
-      const double apart = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-      finite = finite && std::isfinite(apart);
-      sum += apart;
-      result.max = std::max(result.max, apart);
+      apart.add(a[i], b[i]);
       same += before.likeliest[row][i] == after.likeliest[row][i];
-      ++result.tokens;
     }
   }
-  if (result.tokens == 0) fail("there is no token to compare the two models on; give rows of at least two tokens with --data");
-  result.mean = sum / static_cast<double>(result.tokens);
-  result.top1 = static_cast<double>(same) / static_cast<double>(result.tokens);
-  if (!finite) result.mean = result.max = std::numeric_limits<double>::quiet_NaN();
+  apart.write(result);
+  if (result.count == 0) fail("there is no token to compare the two models on; give rows of at least two tokens with --data");
+  result.top1 = static_cast<double>(same) / static_cast<double>(result.count);
   return result;
 }
 
-std::string describe(const ModelDifference& difference) {
-  return fmt::format("mean |dlogp| {:.2g}, max {:.2g}, top-1 agreement {:.2f} % over {} tokens", difference.mean, difference.max,
-                     100 * difference.top1, difference.tokens);
+std::string describe(const ModelDifference& d) {
+  if (d.reward_model)
+    return fmt::format("mean |dscore| {:.2g}, max {:.2g}, the same order in {:.2f} % of the pairs of {} rows", d.mean, d.max, 100 * d.same_order,
+                       d.count);
+  return fmt::format("mean |dlogp| {:.2g}, max {:.2g}, top-1 agreement {:.2f} % over {} tokens", d.mean, d.max, 100 * d.top1, d.count);
+}
+
+void add_to(nlohmann::ordered_json& json, const ModelDifference& d, double allowed) {
+  const std::string of = d.reward_model ? "dscore" : "dlogp";
+  json["mean_" + of] = d.mean;
+  json["max_" + of] = d.max;
+  json["allowed_" + of] = allowed;
+  json[d.reward_model ? "same_order" : "top1_agreement"] = d.reward_model ? d.same_order : d.top1;
+  json[d.reward_model ? "rows" : "tokens"] = d.count;
 }
 
 void require_close(const ModelDifference& difference, double max_dlogp, const std::string& what, const std::string& advice) {

@@ -3,6 +3,7 @@
 // name until they agree. The two need not be in memory at once: score one, drop it, score the other.
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,21 +14,26 @@
 
 namespace hone::app {
 
-/// What one model says about the prompts: for every position but a row's last, log p of the token that follows and the likeliest token.
+/// What one model says about the prompts: for every position but a row's last, log p of the token that follows and the likeliest token; a
+/// reward model instead the score of each row, read at its last token.
 struct PromptScores {
   std::vector<std::vector<float>> logprobs;
   std::vector<std::vector<int32_t>> likeliest;
+  std::vector<float> rewards;
 };
 
 /// `adapters` may be null: the base model.
 PromptScores score_prompts(model::Model& model, const ops::AdapterSet* adapters, std::span<const std::vector<int32_t>> prompts);
 
-/// Of |dlogp| over all tokens; `top1` is the share of tokens at which both find the same token likeliest.
+/// Of |dlogp| over all tokens; `top1` is the share of tokens at which both find the same token likeliest. Of reward models: of |dscore| over
+/// all rows (`count`), and `same_order` is the share of pairs of rows of which both score the same one higher.
 struct ModelDifference {
+  bool reward_model = false;
   double mean = 0;
   double max = 0;
-  double top1 = 0;
-  int64_t tokens = 0;
+  double top1 = 0;        // language models
+  double same_order = 0;  // reward models; NaN with a single row
+  int64_t count = 0;      // tokens, or rows
 };
 
 /// A NaN on either side makes mean and max NaN. UserError when there is no token to compare.
@@ -36,7 +42,11 @@ ModelDifference difference(const PromptScores& before, const PromptScores& after
 /// "mean |dlogp| 1.2e-05, max 3.4e-04, top-1 agreement 100.00 % over 1024 tokens"
 std::string describe(const ModelDifference& difference);
 
-/// UserError (exit 3) with the figures and `advice` unless max <= max_dlogp (NaN is not). `what`: "the merged model".
+/// The same as keys of a command's JSON: mean_dlogp, max_dlogp, allowed_dlogp, top1_agreement, tokens, or mean_dscore, max_dscore,
+/// allowed_dscore, same_order, rows.
+void add_to(nlohmann::ordered_json& json, const ModelDifference& difference, double allowed);
+
+/// UserError (exit 3) with the figures and `advice` unless max <= max_dlogp, the bound of scores too (NaN is not). `what`: "the merged model".
 void require_close(const ModelDifference& difference, double max_dlogp, const std::string& what, const std::string& advice);
 
 /// The prompts as token ids, each of at least 2 tokens: of `files` (JSON Lines of any kind of row, or {"ids"}) the first rows up to 8192

@@ -98,6 +98,45 @@ class Merge(unittest.TestCase):
         self.assertIn("lm_head.weight", header(merged / "model.safetensors"))
         self.assertEqual("has a head of its own" in done.stderr, tied)
 
+    def rewards(self, *words):
+        rows = "".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p in ("a b c", "one two", "12 + 7 =") for c in (" 19", " d e", " three"))
+        return [row["reward"] for row in map(json.loads, self.hone("grade", *words, text=rows).stdout.splitlines())]
+
+    def train_reward(self, run, *flags):
+        pairs = "".join(json.dumps({"prompt": f"{a} + {b} =", "chosen": f" {a + b}", "rejected": " I do not know."}) + "\n" for a in range(2, 8) for b in (3, 5))
+        (self.folder / "pairs.jsonl").write_text(pairs)
+        self.hone("reward", "--model", MODEL, "--data", "pairs.jsonl", "--output_dir", run, "--max_steps", 6, "--batch_size", 4, "--learning_rate", "2e-2",
+                  "--lora_r", 4, *flags)
+        return self.folder / run / "model"
+
+    def test_a_reward_adapter_becomes_a_reward_model(self):
+        for run, *flags in (("lora", "--use_peft"), ("dora", "--use_peft", "--use_dora", "--lora_modules_to_save", "embed_tokens"), ("nf4", "--load_in_4bit")):
+            adapter = self.train_reward(run, *flags)
+            done = self.hone("merge", "--model", MODEL, "--adapter", adapter, "--output_dir", run + "-merged", "--format", "json")
+            report, merged = json.loads(done.stdout), self.folder / (run + "-merged")
+            together, alone = self.rewards("--reward", f"model:{adapter}"), self.rewards("--reward", f"model:{merged}")
+            # as in check_merge: rounding of one sum against two chains, and what a lost adapter or head would give
+            self.assertLess(self.furthest([together], [alone]), 1e-4)
+            self.assertGreater(max(together) - min(together), 0.05)
+            self.assertLess(report["max_dscore"], 1e-4)
+            self.assertGreater(report["rows"], 10)
+            self.assertEqual((report["same_order"], report["head_untied"], report["base_in_4bit"]), (1.0, False, run == "nf4"))
+            config, tensors = json.loads((merged / "config.json").read_text()), header(merged / "model.safetensors")
+            self.assertEqual(config["architectures"], ["LlamaForSequenceClassification"])
+            self.assertIn("score.weight", tensors)
+            self.assertNotIn("lm_head.weight", tensors)
+            tokenizer = json.loads((adapter / "tokenizer_config.json").read_text())
+            self.assertEqual(json.loads((merged / "tokenizer_config.json").read_text())["pad_token"], tokenizer["pad_token"])
+        refused = self.hone("merge", "--model", MODEL, "--adapter", adapter, "--output_dir", "new", "--max_dlogp", 0, code=3)
+        self.assertIn("mean |dscore|", refused.stderr)
+        self.assertFalse((self.folder / "new").exists())
+        # written anew, it is compared by its scores too; and a merged model may be the base of the next adapter
+        report = json.loads(self.hone("convert", "--model", MODEL, "--adapter", self.folder / "lora" / "model", "--output", "anew", "--format", "json").stdout)
+        self.assertEqual(report["max_dscore"], 0)
+        self.hone("reward", "--model", "lora-merged", "--data", "pairs.jsonl", "--output_dir", "more", "--max_steps", 2, "--use_peft", "--lora_r", 4)
+        self.hone("merge", "--model", "lora-merged", "--adapter", "more/model", "--output_dir", "twice")
+        self.assertLess(self.furthest([self.rewards("--reward", "model:more/model")], [self.rewards("--reward", "model:twice")]), 1e-4)
+
     def test_nothing_is_written_over_or_left_behind(self):
         adapter = self.train("run", "--use_peft")
         merge = ("merge", "--model", MODEL, "--adapter", adapter)

@@ -188,7 +188,6 @@ class Reward(unittest.TestCase):
                         ("convert", "--model", full, "--output", self.folder / "x.gguf"), ("eval", "--model", full, "--data", self.pairs)):
             self.refused("a reward model", "--reward model:", arguments=command, rows=[] if command[0] == "score" else None)
         self.refused("SEQ_CLS", "--reward model:", arguments=("score", "--model", CHAT, "--adapter", adapter), rows=[{"text": "a"}])
-        self.refused("SEQ_CLS", arguments=("merge", "--model", CHAT, "--adapter", adapter, "--output_dir", self.folder / "merged"))
         self.hone("tokenize", "--model", full, rows=[{"text": "a"}])  # the tokenizer is the same
 
 

@@ -121,6 +121,20 @@ def test_peft_scores_with_an_adapter_of_hone(tmp_path):
     same(grades(folder), peer_scores(model.eval(), tokenizer))
 
 
+@pytest.mark.parametrize("flags", [("--use_peft",), ("--load_in_4bit",)])
+def test_transformers_scores_with_a_merged_adapter(flags, tmp_path):
+    source = build("mqa_bias", tmp_path / "source")
+    adapter = train_reward(source, tmp_path / "out", "--lora_r", 4, "--lora_alpha", 8, *flags) / "model"
+    merged = tmp_path / "merged"
+    run_hone("merge", "--model", source, "--adapter", adapter, "--output_dir", merged)
+    model, info = AutoModelForSequenceClassification.from_pretrained(merged, num_labels=1, dtype=torch.float32, output_loading_info=True)
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        assert not info.get(key), (key, info[key])
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    same(grades(adapter), peer_scores(model.eval(), tokenizer))
+
+
 def test_a_language_model_is_no_reward_model_and_the_other_way_round(tmp_path):
     source = build("tied", tmp_path / "source")
     run_hone("grade", "--reward", f"model:{source}", rows=GRADED, exit_code=2)

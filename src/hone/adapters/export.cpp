@@ -120,7 +120,7 @@ void merged_tensor(model::Model& model, const Adapter& adapter, const std::strin
 }
 
 bool unties_head(const model::Model& model, const Adapter& adapter) {
-  return model.config.tie_word_embeddings && (adapter.set.embedding != nullptr || adapter.set.head != nullptr);
+  return !model.config.reward_model && model.config.tie_word_embeddings && (adapter.set.embedding != nullptr || adapter.set.head != nullptr);
 }
 
 }  // namespace hone::adapters

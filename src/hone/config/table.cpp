@@ -318,7 +318,7 @@ Rows convert_rows() {
           .range(0, 1e9)
           .in(convert)
           .shown(),
-      row("max_dlogp", &C::max_dlogp, "X", "greatest difference of a token's log-probability from base + adapter that is let pass")
+      row("max_dlogp", &C::max_dlogp, "X", "greatest difference of a token's log-probability, or of a reward, from base + adapter that is let pass")
           .range(0, 1e9)
           .in(merge)
           .shown(),
