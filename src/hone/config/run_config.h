@@ -153,6 +153,46 @@ struct PreferenceOptions {
   double max_chosen_drop = 2.0;             // guard: nats a token that the mean chosen log-probability may fall below the reference's; 0: off. Ours
 };
 
+enum class ImportanceLevel { token, sequence };
+enum class ImportanceMode { token_truncate, token_mask, sequence_truncate, sequence_mask };
+enum class ScaleRewards { group, batch, none };
+enum class RewardAggregation { sum_then_normalize, normalize_then_sum };
+enum class AdvantageEstimator { group, rloo, reinforce_plus_plus };
+
+/// Learning from groups of sampled completions (grpo, rloo). TRL 1.16's names and defaults; loss_type (grpo: dapo), beta (grpo: 0, rloo: 0.05)
+/// and sync_ref_model stand in PreferenceOptions, num_generations (grpo: 8, rloo: 2) and the sampling law in SampleOptions.
+struct OnPolicyOptions {
+  int64_t max_completion_length = 512;
+  int64_t num_iterations = 1;
+  int64_t steps_per_generation = 1;  // optimizer steps that share a rollout
+  double epsilon = 0.2;
+  std::optional<double> epsilon_high;  // empty: epsilon
+  std::optional<double> delta;         // upper bound of the unclipped ratio; empty: none
+  ImportanceLevel importance_sampling_level = ImportanceLevel::token;
+  ScaleRewards scale_rewards = ScaleRewards::group;
+  std::vector<double> reward_weights;  // one for each reward; empty: all 1
+  RewardAggregation multi_objective_aggregation = RewardAggregation::sum_then_normalize;
+  AdvantageEstimator advantage_estimator = AdvantageEstimator::group;  // ours
+  bool mask_truncated_completions = false;
+  bool use_bias_correction_kl = true;
+  double entropy_coef = 0.0;
+  double top_entropy_quantile = 1.0;
+  double sapo_temperature_neg = 1.05;
+  double sapo_temperature_pos = 1.0;
+  double vespo_k_pos = 2.0;
+  double vespo_lambda_pos = 3.0;
+  double vespo_k_neg = 3.0;
+  double vespo_lambda_neg = 2.0;
+  // Correction by the law that is trained over the truncated one that sampled (vllm_importance_sampling_* in TRL). Both empty: off; ours
+  ImportanceMode importance_sampling_mode = ImportanceMode::token_truncate;  // ours: TRL sequence_mask
+  std::optional<double> importance_sampling_clip_max, importance_sampling_clip_min;
+  bool dynamic_sampling = false;          // ours: groups without spread are replaced by fresh ones
+  int64_t max_resample = 3;               // ours: at most this many rounds of fresh groups a rollout
+  bool skip_zero_advantage = true;        // ours
+  bool normalize_advantages = false;      // rloo
+  std::vector<double> reward_clip_range;  // rloo: two numbers; empty: none
+};
+
 /// What judges completions.
 struct RewardOptions {
   std::vector<std::string> reward;  // specs of cli.md; so far model:DIR
@@ -169,6 +209,7 @@ struct RunConfig : ModelOptions,
                    SampleOptions,
                    ConvertOptions,
                    PreferenceOptions,
+                   OnPolicyOptions,
                    RewardOptions {
   int64_t seed = 42;
 };

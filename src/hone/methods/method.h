@@ -63,6 +63,8 @@ class Method {
   virtual Reads reads() const { return Reads::logprobs; }
   /// Whether evaluate reads log_sum_p2 and mean_logit.
   virtual bool statistics() const { return false; }
+  /// The temperature of the law whose log-probabilities evaluate reads: softmax(logits / temperature), untruncated.
+  virtual double temperature() const { return 1.0; }
   virtual int64_t num_rows() const = 0;
   /// Packed tokens that a row takes.
   virtual int64_t row_tokens(int64_t row) const = 0;

@@ -25,12 +25,17 @@ struct Group {
   std::vector<SampledCompletion> completions;
 };
 
-/// A method over the groups of the current rollout: row i is group i. `begin` is called once for every rollout, before any other use of its rows.
+/// A method over the groups of the current rollout: row i is group i. In this order, once for every rollout: `begin`; where reference() is not
+/// null, the reference's log-probabilities of all rows are filled in; `referenced`; then for each optimizer step `update` and run_rows.
 class OnPolicyMethod : public Method {
  public:
   /// Takes the rollout's groups and computes what is constant over its updates (advantages, returns, counts).
   virtual void begin(std::vector<Group> groups) = 0;
-  /// The advantage of each completion of a row (for completions.jsonl), after begin; NaN where it has none.
+  /// After begin and after the reference's log-probabilities, if any, are there: what depends on them (a KL penalty in the reward).
+  virtual void referenced() {}
+  /// Before optimizer step number `index` (from 0) on this rollout. At the first one the policy is still the one that sampled.
+  virtual void update(int64_t index) { (void)index; }
+  /// The advantage of each completion of a row (for completions.jsonl), after referenced; NaN where it has none.
   virtual std::vector<double> advantages(int64_t row) const = 0;
   /// False: the row's backward would add exactly nothing, so the loop may leave it out of a step (its tokens stay in the counts).
   virtual bool has_gradient(int64_t row) const {

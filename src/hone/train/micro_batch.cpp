@@ -76,7 +76,8 @@ methods::Forward forward_of(model::Model& model, const methods::Method& method, 
   if (method.reads() == methods::Reads::scores)
     forward.scores = model::sequence_scores(model, options.adapters, hidden, tensors);
   else
-    forward.logprobs = ops::token_logprobs(hidden, model.head(options.adapters), tensors, {1.0, method.statistics(), known_cotangent});
+    forward.logprobs =
+        ops::token_logprobs(hidden, model.head(options.adapters), tensors, {method.temperature(), method.statistics(), known_cotangent});
   return forward;
 }
 

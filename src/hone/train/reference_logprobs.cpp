@@ -82,7 +82,8 @@ bool score_reference_rows(model::Model& model, ops::AdapterSet* adapters, const 
     }
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     const at::Tensor hidden = model::decoder(model, adapters, tensors, {});
-    const at::Tensor logprobs = ops::token_logprobs(hidden, model.head(adapters), tensors, {}).logprobs.cpu().contiguous();
+    const at::Tensor logprobs =
+        ops::token_logprobs(hidden, model.head(adapters), tensors, {.temperature = method.temperature()}).logprobs.cpu().contiguous();
     const float* p = logprobs.const_data_ptr<float>();
     int64_t from = 0;
     for (int64_t i = begin; i < end; ++i) {
