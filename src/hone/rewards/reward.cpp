@@ -26,7 +26,7 @@ struct SpecRow {
 };
 const std::vector<SpecRow>& spec_rows() {
   static const std::vector<SpecRow> rows{
-      {"math", "", nullptr},
+      {"math", "", make_math},
       {"exact", "", make_exact},
       {"regex", "PATTERN", make_regex},
       {"json", "SCHEMA_FILE", nullptr},
