@@ -31,7 +31,7 @@ const std::vector<SpecRow>& spec_rows() {
       {"regex", "PATTERN", make_regex},
       {"json", "SCHEMA_FILE", nullptr},
       {"ifeval", "", nullptr},
-      {"code", "", nullptr},
+      {"code", "", make_code},
       {"format", "PATTERN", make_format},
       {"length", "MAX,CACHE", nullptr},
       {"repetition", "N,MAX", nullptr},
