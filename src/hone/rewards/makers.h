@@ -14,6 +14,8 @@ std::unique_ptr<Reward> make_exact(const std::string& argument, const RewardSett
 std::unique_ptr<Reward> make_regex(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_format(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_code(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_python(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_program(const std::string& argument, const RewardSettings& settings);
 
 /// The row's gold answer as text: a string, or a number or truth value as JSON writes it; empty (no value) where there is none.
 std::optional<std::string> gold_answer(const nlohmann::json& row);

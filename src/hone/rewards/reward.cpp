@@ -35,8 +35,8 @@ const std::vector<SpecRow>& spec_rows() {
       {"format", "PATTERN", make_format},
       {"length", "MAX,CACHE", nullptr},
       {"repetition", "N,MAX", nullptr},
-      {"python", "FILE:FUNCTION", nullptr},
-      {"program", "COMMAND", nullptr},
+      {"python", "FILE:FUNCTION", make_python},
+      {"program", "COMMAND", make_program},
       {"model", "DIR", make_model},
   };
   return rows;
