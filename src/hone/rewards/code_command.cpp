@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <sstream>
 
 #include "hone/base/error.h"
@@ -63,13 +65,24 @@ void add_folder(CodeCommand& command, const fs::path& folder) {
   command.visible.push_back(folder.string());
 }
 
-/// Python is asked itself: what PATH names may be a script that chooses (pyenv), or a link of a virtual environment.
-std::string find_python(const std::string& word, CodeCommand& command) {
+/// What a Python says of itself, asked once in a process; a failure is a UserError.
+std::string ask_python(const std::string& word, const std::string& command) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> answers;
+  const std::lock_guard lock(mutex);
+  const auto known = answers.find(word);
+  if (known != answers.end()) return known->second;
   std::string fault;
   const std::string script =
       "import sys; print(sys.executable); print(sys.prefix); print(sys.base_prefix); print(sys.exec_prefix); print(*sys.path, sep='\\n')";
-  std::istringstream answer(output_of({word, "-I", "-c", script}, kInterpreterSeconds, fault));
-  if (!fault.empty()) fail("--code_command \"{}\": {}", command.text, fault);
+  const std::string answer = output_of({word, "-I", "-c", script}, kInterpreterSeconds, fault);
+  if (!fault.empty()) fail("--code_command \"{}\": {}", command, fault);
+  return answers[word] = answer;
+}
+
+/// Python is asked itself: what PATH names may be a script that chooses (pyenv), or a link of a virtual environment.
+std::string find_python(const std::string& word, CodeCommand& command) {
+  std::istringstream answer(ask_python(word, command.text));
   std::string executable, folder;
   std::getline(answer, executable);
   while (std::getline(answer, folder)) {

@@ -27,6 +27,10 @@ TYPES = (
     " super staticmethod classmethod BaseException Exception AssertionError ValueError TypeError KeyError IndexError ZeroDivisionError"
 ).split(" ")
 JUDGING = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__contains__", "__bool__")
+LOOKING = (
+    "gc.get_objects gc.get_referrers gc.get_referents sys.settrace sys.setprofile sys._current_frames sys._current_exceptions ctypes.string_at"
+    " ctypes.wstring_at ctypes.addressof ctypes.PyObj_FromPtr"
+).split(" ")
 SCRATCH = ("/tmp", "/dev/shm", ".")
 HEAP_TYPE = 1 << 9
 write, leave, read_some, own_pid = posix.write, posix._exit, posix.read, posix.getpid
@@ -74,7 +78,7 @@ def from_program(value):
 
 def check_modules():
     for name, value in list(sys.modules.items()):
-        if name == "__main__" or value is None:
+        if value is None or getattr(value, "__dict__", None) is program:
             continue
         if from_program(meta(value)) or meta(value) is function:
             refuse("the program put something of its own into sys.modules as " + name)
@@ -238,14 +242,23 @@ def audit(event, arguments):
         asking.discard(thread)
 
 
+def asked_by_program(frame, direct):
+    """Whether code of the program asks: by itself, or (unless direct) through whatever it called."""
+    while frame is not None and frame.f_code.co_filename not in ("<tests>", "<end>"):
+        name = frame.f_code.co_filename
+        if name == path or frame.f_globals is program:
+            return True
+        if direct and not name.endswith("inspect.py"):
+            return False
+        frame = frame.f_back
+    return False
+
+
 def judge_event(event, arguments):
-    if event in ("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.settrace", "sys.setprofile", "sys._current_frames", "ctypes.dlopen"):
+    if event in LOOKING and asked_by_program(get_frame(2), False):  # above audit: who asks
         refuse("the program used " + event + " while it was tested")
     if event == "sys._getframe" or event == "object.__getattr__" and arguments[1] in ("tb_frame", "gi_frame", "cr_frame", "ag_frame"):
-        frame = get_frame(1)
-        while frame is not None and frame.f_code.co_filename.endswith("inspect.py"):
-            frame = frame.f_back
-        if frame is not None and (frame.f_code.co_filename == path or frame.f_globals is program and frame.f_code.co_filename != "<tests>"):
+        if asked_by_program(get_frame(2), True):
             refuse("the program looked at the frames of its tests")
 
 
@@ -263,8 +276,6 @@ def show_failure(tests):
 
 
 def finish():
-    sys.settrace(None)
-    sys.setprofile(None)
     check_modules()
     plain = (int.from_bytes(read_key(len(sealed)), "big") ^ int.from_bytes(sealed, "big")).to_bytes(len(sealed), "big")
     secret, tests = plain[:32], plain[32:].decode("utf-8")
@@ -285,5 +296,7 @@ def finish():
     write(report_fd, secret + read_key(32))
 
 
+sys.settrace(None)
+sys.setprofile(None)
 check_builtins()
 finish()
