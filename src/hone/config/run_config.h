@@ -193,6 +193,34 @@ struct OnPolicyOptions {
   std::vector<double> reward_clip_range;  // rloo: two numbers; empty: none
 };
 
+enum class KlEstimator { automatic, k1, k3 };
+
+/// Proximal policy optimisation. Names and defaults are those of TRL 1.12's experimental PPOConfig, which 1.16 has no more; use_score_scaling,
+/// use_score_norm and reward_clip (score_clip), kl_target (target) and kl_horizon (horizon) those of TRL before 0.12.
+struct PpoOptions {
+  std::string value_model;  // reward, policy or a folder; empty: reward where there is a reward model, else policy
+  double kl_coef = 0.05;
+  KlEstimator kl_estimator = KlEstimator::automatic;  // k1, in the loss k3
+  std::optional<double> kl_target;                    // nats a completion; empty: kl_coef is fixed
+  double kl_horizon = 10000;                          // completions
+  bool kl_in_loss = false;                            // ours
+  double cliprange = 0.2;
+  double cliprange_value = 0.2;
+  std::optional<double> dual_clip;  // ours; verl: 3
+  double vf_coef = 0.1;
+  double gamma = 1.0;
+  double lam = 0.95;
+  bool whiten_rewards = false;
+  bool use_score_scaling = false;
+  bool use_score_norm = false;
+  std::optional<double> reward_clip;
+  std::optional<double> missing_eos_penalty;
+  int64_t critic_warmup = 0;  // verl's; rollouts
+  int64_t num_ppo_epochs = 4;
+  int64_t num_mini_batches = 1;
+  std::vector<std::string> eval_reward;  // ours
+};
+
 /// What judges completions.
 struct RewardOptions {
   std::vector<std::string> reward;  // specs of cli.md; so far model:DIR
@@ -210,7 +238,8 @@ struct RunConfig : ModelOptions,
                    ConvertOptions,
                    PreferenceOptions,
                    OnPolicyOptions,
-                   RewardOptions {
+                   RewardOptions,
+                   PpoOptions {
   int64_t seed = 42;
 };
 

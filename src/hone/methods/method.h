@@ -37,12 +37,13 @@ struct MethodOutput {
 };
 
 /// What a method reads of the forward of its sequences.
-enum class Reads { logprobs, scores };
+enum class Reads { logprobs, scores, values };
 
 /// The forward of consecutive rows of one step. In a first pass: of all of them, with only the index tensors of the predictions.
 struct Forward {
-  ops::TokenLogprobs logprobs;       // of every prediction; undefined with Reads::scores
-  at::Tensor scores;                 // (S) float32, differentiable: the reward head at score_at; undefined with Reads::logprobs
+  ops::TokenLogprobs logprobs;       // of every prediction; undefined unless Reads::logprobs
+  at::Tensor scores;                 // (S) float32, differentiable: the reward head at score_at; undefined unless Reads::scores
+  at::Tensor values;                 // (N + S) float32, differentiable: the head at every state (model::state_values); undefined unless Reads::values
   at::Tensor sequence_ids, weights;  // (N) of the predictions
   int64_t num_sequences = 0;         // S
   std::span<const int64_t> rows;     // of the method, in the order of the batch

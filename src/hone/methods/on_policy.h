@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "hone/methods/method.h"
 
 namespace hone::methods {
@@ -44,6 +46,13 @@ class OnPolicyMethod : public Method {
   }
   /// Figures of the rollout itself (reward, reward_std, frac_reward_zero_std, rewards/NAME/mean, ...), by TRL's keys.
   virtual std::vector<std::pair<std::string, double>> rollout_metrics() const = 0;
+  /// What a checkpoint must hold beside the completions: between rollouts, or in the middle of one, of which `begin` is then called again with the
+  /// same groups after `restore`. Null: nothing.
+  virtual nlohmann::ordered_json state(bool between_rollouts) const {
+    (void)between_rollouts;
+    return nullptr;
+  }
+  virtual void restore(const nlohmann::ordered_json& state) { (void)state; }
 };
 
 }  // namespace hone::methods

@@ -11,6 +11,12 @@ using at::Tensor;
 
 ops::Parameter* bias_of(ops::Parameter& bias) { return bias.defined() ? &bias : nullptr; }
 
+ops::Parameter& score_head(Model& model, const ops::AdapterSet* adapters) {
+  ops::Parameter& head = adapters && adapters->score ? *adapters->score : model.score;
+  check(head.defined(), "neither the model nor the adapter has a reward head");
+  return head;
+}
+
 // x + f(norm(x)) for the two halves of a block; `attend` is tree attention in training and cached attention in decoding.
 template <class Attend>
 Tensor block_forward(Model& m, Block& b, const ops::AdapterSet* adapters, const Tensor& x, const Attend& attend) {
@@ -55,9 +61,19 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
 }
 
 Tensor sequence_scores(Model& model, const ops::AdapterSet* adapters, const Tensor& hidden, const ops::BatchTensors& batch) {
-  ops::Parameter& head = adapters && adapters->score ? *adapters->score : model.score;
-  check(head.defined(), "sequence_scores: neither the model nor the adapter has a reward head");
-  return ops::linear(hidden.index_select(0, batch.score_at), head, nullptr, nullptr).squeeze(1);
+  return ops::linear(hidden.index_select(0, batch.score_at), score_head(model, adapters), nullptr, nullptr).squeeze(1);
+}
+
+Tensor state_values(Model& model, const ops::AdapterSet* adapters, const Tensor& hidden, const ops::BatchTensors& batch) {
+  const Tensor from = batch.predict_from.cpu(), ids = batch.sequence_ids.cpu(), ends = batch.score_at.cpu();
+  std::vector<int64_t> states;
+  for (int64_t s = 0, n = 0; s < batch.num_sequences; ++s) {
+    for (; n < ids.numel() && ids.const_data_ptr<int64_t>()[n] == s; ++n) states.push_back(from.const_data_ptr<int64_t>()[n]);
+    states.push_back(ends.const_data_ptr<int64_t>()[s]);
+  }
+  check(static_cast<int64_t>(states.size()) == from.numel() + ends.numel(), "state_values: predictions are not in the order of their sequences");
+  const Tensor at = at::tensor(states, at::kLong).to(hidden.device());
+  return ops::linear(hidden.index_select(0, at), score_head(model, adapters), nullptr, nullptr).squeeze(1);
 }
 
 KvCache make_kv_cache(const Model& model, int64_t capacity) {

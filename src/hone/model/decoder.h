@@ -82,6 +82,10 @@ at::Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::Bat
 /// Scores (S) of the batch's sequences: the reward head (of `adapters` if they have one) on hidden (T, D) at score_at; differentiable.
 at::Tensor sequence_scores(Model& model, const ops::AdapterSet* adapters, const at::Tensor& hidden, const ops::BatchTensors& batch);
 
+/// Values (N + S) of the batch's states: sequence by sequence the same head at each of its predictions' predict_from, then at score_at (the state
+/// behind its last token); differentiable.
+at::Tensor state_values(Model& model, const ops::AdapterSet* adapters, const at::Tensor& hidden, const ops::BatchTensors& batch);
+
 /// KV cache of one sequence, all layers.
 struct KvCache {
   int64_t length = 0;

@@ -75,6 +75,8 @@ methods::Forward forward_of(model::Model& model, const methods::Method& method, 
   forward.num_sequences = tensors.num_sequences;
   if (method.reads() == methods::Reads::scores)
     forward.scores = model::sequence_scores(model, options.adapters, hidden, tensors);
+  else if (method.reads() == methods::Reads::values)
+    forward.values = model::state_values(model, options.adapters, hidden, tensors);
   else
     forward.logprobs =
         ops::token_logprobs(hidden, model.head(options.adapters), tensors, {method.temperature(), method.statistics(), known_cotangent});
