@@ -84,6 +84,7 @@ ChildProcess::~ChildProcess() { stop(); }
 std::string ChildProcess::start() {
   stop();
   received_.clear();
+  searched_ = 0;
   error_text_.clear();
   end_text_.clear();
   PipePair input, output, error;
@@ -133,10 +134,12 @@ void ChildProcess::stop() {
 bool ChildProcess::take_lines(const std::function<bool(std::string_view line)>& on_line) {
   size_t begin = 0;
   bool done = false;
-  for (size_t end; !done && (end = received_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+  for (size_t end; !done && (end = received_.find('\n', searched_)) != std::string::npos; begin = searched_ = end + 1) {
     done = on_line(std::string_view(received_).substr(begin, end - begin));
   }
+  if (!done) searched_ = received_.size();
   received_.erase(0, begin);
+  searched_ -= begin;
   return done;
 }
 

@@ -8,7 +8,7 @@
 
 namespace hone::rewards {
 
-constexpr size_t kLongestAnswer = size_t{64} << 20;  // bytes of a line; a longer one ends the child
+constexpr size_t kLongestAnswer = size_t{16} << 20;  // bytes of a line; a longer one ends the child
 constexpr size_t kErrorKept = 4096;                  // bytes of standard error, the last ones
 
 class ChildProcess {
@@ -43,6 +43,7 @@ class ChildProcess {
   std::vector<std::string> argv_;
   int pid_ = -1, input_ = -1, output_ = -1, error_ = -1;
   std::string received_, error_text_, end_text_;
+  size_t searched_ = 0;  // bytes of received_ that hold no end of a line
 };
 
 /// The command `argv`, run to its end with nothing on its input: its output, or empty with `fault` set.

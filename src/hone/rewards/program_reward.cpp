@@ -63,11 +63,16 @@ class ProgramReward : public Reward {
     while (batch.left() && failures < kMostFailuresInARow) {
       const size_t before = batch.answered;
       const size_t oldest = batch.oldest();
+      const bool fresh = !child_.running();
       const std::optional<Judgement> broken = ask(batch, at_once);
-      failures = batch.answered > before ? 0 : failures + 1;
-      if (!broken) continue;
-      // With many under way nobody is to blame yet.
-      if (!at_once || samples.size() == 1) batch.settle(oldest, *broken);
+      if (!broken) {
+        failures = 0;
+        continue;
+      }
+      // Nobody is to blame where many are under way, or where the program may have ended by itself after an earlier answer.
+      const bool to_blame = (!at_once || samples.size() == 1) && (fresh || broken->verdict == Verdict::timed_out);
+      if (to_blame) batch.settle(oldest, *broken);
+      failures = batch.answered > before ? 0 : failures + (fresh ? 1 : 0);
       last_fault_ = broken->detail;
       at_once = false;
     }
