@@ -15,8 +15,9 @@ namespace {
 class PoisonedSft : public methods::Sft {
  public:
   PoisonedSft(methods::Sft sft, int first_bad, int last_bad) : methods::Sft(std::move(sft)), first_bad_(first_bad), last_bad_(last_bad) {}
-  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const methods::StepInputs& step) const override {
-    auto cotangent = methods::Sft::known_cotangent(batch, step);
+  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t> rows,
+                                            const methods::StepInputs& step) const override {
+    auto cotangent = methods::Sft::known_cotangent(batch, rows, step);
     ++calls_;
     if (bad()) cotangent->fill_(std::numeric_limits<float>::quiet_NaN());
     return cotangent;

@@ -7,17 +7,35 @@
 namespace hone::batch {
 namespace {
 
-/// Tokens of the root segment that the sequences share; 0: each is a document of its own.
-int64_t shared_tokens(std::span<const Branch> sequences, int64_t max_tree_tokens) {
-  if (sequences.size() < 2) return 0;
-  int64_t shared = sequences[0].count - 1, total = 0;
-  for (const Branch& s : sequences) {
+/// Consecutive sequences with `shared` tokens in common, which stand in a root segment of their own; 0: one document.
+struct SubTree {
+  size_t begin, end;
+  int64_t shared;
+};
+
+/// The cut into sub-trees: each takes the next sequences while they share something and all of it stays within max_tree_tokens.
+std::vector<SubTree> sub_trees(std::span<const Branch> sequences, int64_t max_tree_tokens) {
+  std::vector<SubTree> trees;
+  int64_t total = 0;  // tokens of the last tree's sequences, shared ones in each
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Branch& s = sequences[i];
     check(s.count > 0, "append_tree: an empty sequence");
-    shared = std::min(shared, s.count - 1);
-    total += s.count;
+    if (!trees.empty()) {
+      SubTree& tree = trees.back();
+      const Branch& first = sequences[tree.begin];
+      const auto others = static_cast<int64_t>(i - tree.begin);
+      const int64_t most = std::min({s.count - 1, first.count - 1, others > 1 ? tree.shared : first.count - 1});
+      const int64_t shared = std::mismatch(s.ids, s.ids + most, first.ids).first - s.ids;
+      if (shared > 0 && total + s.count - shared * others <= max_tree_tokens) {
+        tree = {tree.begin, i + 1, shared};
+        total += s.count;
+        continue;
+      }
+    }
+    trees.push_back({i, i + 1, 0});
+    total = s.count;
   }
-  for (const Branch& s : sequences.subspan(1)) shared = std::mismatch(s.ids, s.ids + shared, sequences[0].ids).first - s.ids;
-  return total - shared * static_cast<int64_t>(sequences.size() - 1) <= max_tree_tokens ? shared : 0;
+  return trees;
 }
 
 }  // namespace
@@ -41,12 +59,9 @@ int64_t append_document(PackedBatch& batch, const int32_t* ids, const float* wei
   return sequence;
 }
 
-void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t max_tree_tokens) {
-  const int64_t shared = shared_tokens(sequences, max_tree_tokens);
-  if (shared == 0) {
-    for (const Branch& s : sequences) append_document(batch, s.ids, s.weights, s.count);
-    return;
-  }
+namespace {
+
+void append_sub_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t shared) {
   const int64_t root = batch.num_tokens();
   const auto parent = static_cast<int32_t>(batch.segments.size());
   const auto add_segment = [&](const Branch& s, int64_t begin, int64_t end, int32_t parent_segment) {
@@ -74,10 +89,24 @@ void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t 
   }
 }
 
+}  // namespace
+
+void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t max_tree_tokens) {
+  for (const SubTree& tree : sub_trees(sequences, max_tree_tokens)) {
+    const Branch& first = sequences[tree.begin];
+    if (tree.shared == 0)
+      append_document(batch, first.ids, first.weights, first.count);
+    else
+      append_sub_tree(batch, sequences.subspan(tree.begin, tree.end - tree.begin), tree.shared);
+  }
+}
+
 int64_t tree_tokens(std::span<const Branch> sequences, int64_t max_tree_tokens) {
-  const int64_t shared = shared_tokens(sequences, max_tree_tokens);
-  int64_t total = shared;
-  for (const Branch& s : sequences) total += s.count - shared;
+  int64_t total = 0;
+  for (const SubTree& tree : sub_trees(sequences, max_tree_tokens)) {
+    total += tree.shared;
+    for (const Branch& s : sequences.subspan(tree.begin, tree.end - tree.begin)) total += s.count - tree.shared;
+  }
   return total;
 }
 

@@ -41,8 +41,9 @@ struct Branch {
 };
 
 /// Appends the sequences with what they have in common packed once: their longest common prefix becomes a root segment (at most the
-/// shortest length - 1, so that each keeps a token of its own), the rests become its children, in order. Without a common prefix, or where
-/// the tree would take more than max_tree_tokens, each is a document of its own: the same sequences, predictions and weights either way.
+/// shortest length - 1, so that each keeps a token of its own), the rests become its children, in order. Where the tree would take more than
+/// max_tree_tokens (or nothing is shared) it is cut: a sub-tree, with the prefix repeated, takes the next sequences as long as it fits, and one
+/// left alone is a document. The same sequences, predictions and weights either way; the cut depends on the sequences and the bound alone.
 /// Sequence numbers are consecutive; the predictions of weight != 0 come sequence by sequence (a token of the common prefix is predicted
 /// once for each sequence that gives it a weight, from the one place where it stands); score_at is the last token of each.
 void append_tree(PackedBatch& batch, std::span<const Branch> sequences, int64_t max_tree_tokens);

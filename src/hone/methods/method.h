@@ -52,8 +52,9 @@ struct Forward {
 
 /// What the rows of one step have in common, the same for each of its micro-batches.
 struct StepInputs {
-  std::vector<double> counts;  // Method::counts of all rows of the step
-  at::Tensor shared;           // what Method::first_pass made; undefined where the scope is not `step`
+  std::vector<double> counts;            // Method::counts of all rows of the step
+  at::Tensor shared;                     // what Method::first_pass made; undefined where the scope is not `step`
+  std::vector<double> pass_counts = {};  // Method::counts of the rows that are run, where some of the step's are left out; else empty
 };
 
 /// A method over a data set that it was given: rows are named by index. One row may be several sequences (a pair is two).
@@ -75,9 +76,9 @@ class Method {
   virtual void append(batch::PackedBatch& batch, int64_t row) const = 0;
   /// The normalisers of these rows; [0] is that of the first loss term.
   virtual std::vector<double> counts(std::span<const int64_t> rows) const = 0;
-  /// dL/dlogprob (N) where it is known before the forward; else empty.
-  virtual std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const {
-    (void)batch, (void)step;
+  /// dL/dlogprob (N) of a batch of these rows where it is known before the forward; else empty.
+  virtual std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t> rows, const StepInputs& step) const {
+    (void)batch, (void)rows, (void)step;
     return std::nullopt;
   }
   virtual MethodOutput evaluate(const Forward& forward, const StepInputs& step) const = 0;

@@ -16,7 +16,7 @@ std::vector<double> Sft::counts(std::span<const int64_t> rows) const {
   return {total};
 }
 
-std::optional<at::Tensor> Sft::known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const {
+std::optional<at::Tensor> Sft::known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t>, const StepInputs& step) const {
   // The same roundings as the backward of evaluate below: 1/count to float32, times the weight, negated.
   return batch.weights * static_cast<float>(1.0 / step.counts[0]) * -1.0f;
 }

@@ -28,7 +28,7 @@ class Sft : public Method {
   int64_t input_tokens(int64_t row) const override { return row_tokens(row); }
   void append(batch::PackedBatch& batch, int64_t row) const override;
   std::vector<double> counts(std::span<const int64_t> rows) const override;
-  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, const StepInputs& step) const override;
+  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t> rows, const StepInputs& step) const override;
   MethodOutput evaluate(const Forward& forward, const StepInputs& step) const override;
   const data::TokenRow& row(int64_t index) const { return rows_[index]; }
 

@@ -43,7 +43,7 @@ void accumulate(std::vector<Running>& running, const std::vector<methods::Term>&
 void add_row_counts(std::vector<Running>& losses, std::vector<Running>& metrics, const methods::Method& method, const methods::Forward& forward,
                     const methods::StepInputs& step) {
   for (const int64_t row : forward.rows) {
-    const methods::MethodOutput alone = method.evaluate(forward, {method.counts(std::span(&row, 1)), step.shared});
+    const methods::MethodOutput alone = method.evaluate(forward, {method.counts(std::span(&row, 1)), step.shared, {}});
     for (size_t i = 0; i < losses.size(); ++i) losses[i].counts.push_back(alone.losses[i].count);
     for (size_t i = 0; i < metrics.size(); ++i) metrics[i].counts.push_back(alone.metrics[i].count);
   }
@@ -130,8 +130,10 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
     sums.tokens += method.input_tokens(row);
   }
   model::ensure_positions(model, longest);
-  methods::StepInputs step{method.counts(rows), {}};
-  if (method.scope() == methods::Scope::step) step.shared = first_pass(model, method, rows, options);
+  const std::span<const int64_t> step_rows = options.step_rows.empty() ? rows : options.step_rows;
+  methods::StepInputs step{method.counts(step_rows), {}, {}};
+  if (!options.step_rows.empty()) step.pass_counts = method.counts(rows);
+  if (method.scope() == methods::Scope::step) step.shared = first_pass(model, method, step_rows, options);
   std::vector<Running> losses, metrics;
   int64_t begin = 0;
   for (int64_t end : batch::plan_micro_batches(lengths, options.micro_batch_tokens)) {
@@ -148,8 +150,10 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
     sums.largest_micro_batch = std::max(sums.largest_micro_batch, packed.num_tokens());
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     at::AutoGradMode grad(options.training);
-    methods::Forward forward = forward_of(model, method, tensors, options, options.training ? method.known_cotangent(tensors, step) : std::nullopt);
-    forward.rows = rows.subspan(begin, end - begin);
+    const std::span<const int64_t> own = rows.subspan(begin, end - begin);
+    methods::Forward forward =
+        forward_of(model, method, tensors, options, options.training ? method.known_cotangent(tensors, own, step) : std::nullopt);
+    forward.rows = own;
     forward.first = begin;
     begin = end;
     const methods::MethodOutput out = method.evaluate(forward, step);

@@ -27,8 +27,9 @@ struct PassOptions {
   int64_t micro_batch_tokens = 1024;
   bool training = false;
   bool checkpointing = false;
-  ops::AdapterSet* adapters = nullptr;  // null: the base model alone
-  bool row_counts = false;              // also the count that each row's values have of their own
+  ops::AdapterSet* adapters = nullptr;      // null: the base model alone
+  bool row_counts = false;                  // also the count that each row's values have of their own
+  std::span<const int64_t> step_rows = {};  // all rows of the step where some, whose backward would add nothing, are not run; empty: those run
 };
 
 /// Runs the rows. Training: gradients are accumulated into the parameters (lookup gradients are flushed at the end).
