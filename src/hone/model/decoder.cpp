@@ -27,6 +27,14 @@ Tensor block_forward(Model& m, Block& b, const ops::AdapterSet* adapters, const 
   return ops::residual_add(middle, ops::linear(gate_up, b.down, nullptr, adapters, {.swiglu = true}), m.backend);
 }
 
+// Makes the graph of a block begin at its own side paths; undefined where the block has none that are trained.
+Tensor anchor_of(const Block& b, const ops::AdapterSet* adapters) {
+  if (!adapters) return {};
+  for (const ops::Parameter* weight : {&b.qkv, &b.o, &b.gate_up, &b.down})
+    if (adapters->path(*weight)) return adapters->anchor;
+  return {};
+}
+
 }  // namespace
 
 std::vector<ops::Parameter*> Model::parameters() {
@@ -55,7 +63,7 @@ Tensor decoder(Model& model, const ops::AdapterSet* adapters, const ops::BatchTe
       return block_forward(model, block, adapters, input,
                            [&](const Tensor& qkv) { return ops::tree_attention(qkv, model.attention, batch, model.backend); });
     };
-    x = options.checkpointing ? ops::checkpointed(x, layer) : layer(x);
+    x = options.checkpointing ? ops::checkpointed(x, layer, anchor_of(block, adapters)) : layer(x);
   }
   return ops::rms_norm(x, ops::resolve(adapters, model.norm), model.config.rms_norm_eps);
 }
@@ -118,8 +126,7 @@ int64_t activation_bytes_per_token(const ModelConfig& c, bool checkpointing, int
   const int64_t block = D + width + attention + 2 * c.num_attention_heads + D + 2 * F + 2 + adapter_rank;
   // A block in work also holds, for a moment, its norm's output, the product of gate and up, and the gradients of the widest of them.
   const int64_t transient = 2 * D + width + 4 * F;
-  // The lowest block of an adapter run is not checkpointed: nothing requires a gradient of its input.
-  const int64_t kept = checkpointing ? c.num_hidden_layers * D + (adapter_rank > 0 ? 2 : 1) * block : c.num_hidden_layers * block;
+  const int64_t kept = checkpointing ? c.num_hidden_layers * D + block : c.num_hidden_layers * block;
   return 4 * (kept + transient + 4 * D);
 }
 

@@ -29,7 +29,8 @@ const bool kVectorMathReady = [] {
 }();
 
 struct Checkpointed : Function<Checkpointed> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t layer_address) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& anchor, int64_t layer_address) {
+    (void)anchor;
     auto layer = std::make_shared<Layer>(*reinterpret_cast<const Layer*>(layer_address));
     ctx->save_for_backward({x});
     ctx->saved_data["layer"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(layer));
@@ -39,11 +40,11 @@ struct Checkpointed : Function<Checkpointed> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     auto held = c10::static_intrusive_pointer_cast<Held>(ctx->saved_data["layer"].toCapsule());
     at::Tensor x = ctx->get_saved_variables()[0].detach();
-    x.requires_grad_(true);
+    x.requires_grad_(ctx->needs_input_grad(0));
     at::AutoGradMode with_grad(true);
     at::Tensor y = (*held->layer)(x);
     torch::autograd::backward({y}, {grads[0]});
-    return {x.grad(), at::Tensor()};
+    return {x.grad(), at::Tensor(), at::Tensor()};
   }
 
  private:
@@ -137,9 +138,11 @@ at::Tensor sequence_sum(const at::Tensor& values, const at::Tensor& sequence_ids
   return SequenceSum::apply(values, sequence_ids, num_sequences);
 }
 
-at::Tensor checkpointed(const at::Tensor& x, const Layer& layer) {
-  if (!at::GradMode::is_enabled() || !x.requires_grad()) return layer(x);
-  return Checkpointed::apply(x, reinterpret_cast<int64_t>(&layer));
+at::Tensor checkpointed(const at::Tensor& x, const Layer& layer, const at::Tensor& anchor) {
+  const bool anchored = anchor.defined() && anchor.requires_grad();
+  if (!at::GradMode::is_enabled() || !(x.requires_grad() || anchored)) return layer(x);
+  static const at::Tensor no_anchor = at::zeros({});
+  return Checkpointed::apply(x, anchored ? anchor : no_anchor, reinterpret_cast<int64_t>(&layer));
 }
 
 }  // namespace hone::ops

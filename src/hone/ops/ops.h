@@ -105,7 +105,8 @@ at::Tensor head_logits(const at::Tensor& hidden, Parameter& head);
 at::Tensor sequence_sum(const at::Tensor& values, const at::Tensor& sequence_ids, int64_t num_sequences);
 
 /// Runs `layer` without keeping its activations and again in the backward (gradient checkpointing, arXiv:1604.06174). The recomputation
-/// has the same bits, so the gradients do too.
-at::Tensor checkpointed(const at::Tensor& x, const std::function<at::Tensor(const at::Tensor&)>& layer);
+/// has the same bits, so the gradients do too. Where x requires no gradient but the layer trains something of its own (the lowest side path of
+/// an adapter), `anchor` is a scalar that requires one; without either the layer is just run.
+at::Tensor checkpointed(const at::Tensor& x, const std::function<at::Tensor(const at::Tensor&)>& layer, const at::Tensor& anchor = {});
 
 }  // namespace hone::ops
