@@ -27,7 +27,7 @@ model: setup             ## the default model, models/SmolLM2-135M-Instruct.gguf
 peers: setup             ## the peers' Python libraries, in .deps/peers
 	tools/peers.sh
 
-demo: all model          ## fine-tune the default model on the example data, answers before and after
+demo: all model          ## SFT and GRPO of the default model on the example data, what it solves before and after each
 	tools/demo.sh
 
 test: build-all model    ## every test but the slow ones

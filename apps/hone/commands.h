@@ -11,6 +11,8 @@ int run_dpo(const Arguments& arguments);
 int run_kto(const Arguments& arguments);
 int run_orpo(const Arguments& arguments);
 int run_simpo(const Arguments& arguments);
+int run_grpo(const Arguments& arguments);
+int run_rloo(const Arguments& arguments);
 int run_reward(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);

@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "console.h"
 #include "eval_pairs.h"
+#include "eval_prompts.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 #include "hone/methods/sft.h"
@@ -17,7 +18,7 @@ namespace hone::app {
 
 int run_eval(const Arguments& arguments) {
   config::RunConfig config = arguments.config;
-  if (!config.reward.empty()) return eval_reward_model(config);
+  if (!config.reward.empty()) return holds_pairs(config.data.front()) ? eval_reward_model(config) : eval_prompts(config);
   if (holds_pairs(config.data.front())) return eval_policy_on_pairs(config);
   const train::Machine machine = train::apply_machine_options(config);
   const OpenedModel opened = open_checked_model(config);

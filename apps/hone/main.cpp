@@ -65,6 +65,10 @@ int run(config::Command command, const Arguments& arguments) {
       return run_doctor(arguments);
     case config::dpo:
       return run_dpo(arguments);
+    case config::grpo:
+      return run_grpo(arguments);
+    case config::rloo:
+      return run_rloo(arguments);
     case config::reward:
       return run_reward(arguments);
     case config::kto:

@@ -15,6 +15,7 @@
 #include "hone/model/export.h"
 #include "hone/train/loop.h"
 #include "loaded_model.h"
+#include "on_policy.h"
 #include "reward_models.h"
 #include "run_folder.h"
 
@@ -33,6 +34,7 @@ struct Run {
   fs::path folder;
   Task task;
   std::optional<Task> eval;
+  std::unique_ptr<OnPolicy> policy;  // of an on-policy technique, in place of task and eval
   double begin = 0;
   bool reward_model = false;
 
@@ -40,10 +42,15 @@ struct Run {
   // Of what is trained: without the language-model head where a reward head takes its place.
   model::ModelConfig model_config() const { return reward_model ? model::as_reward_model(opened.source->config()) : opened.source->config(); }
   const std::string& name() const { return config::command_name(command); }
-  int64_t rows() const { return task.method->num_rows(); }
-  int64_t total_steps() const { return train::total_steps(config, rows()); }
-  int64_t longest() const { return std::max(task.longest, eval ? eval->longest : 0); }
+  int64_t rows() const { return policy ? std::ssize(policy->prompts.rows) : task.method->num_rows(); }
+  int64_t rows_read() const { return policy ? policy->prompts.rows_read : task.rows_read; }
+  int64_t total_steps() const { return policy ? train::rollout_steps(config, rows(), policy->source->plan()) : train::total_steps(config, rows()); }
+  int64_t longest() const { return policy ? policy->longest(config) : std::max(task.longest, eval ? eval->longest : 0); }
   const methods::Method* eval_method() const { return eval ? eval->method.get() : nullptr; }
+  methods::Method* method() const { return policy ? policy->method.get() : task.method.get(); }
+  std::string data_key() const { return policy ? policy->prompts.cache_key : task.cache_key; }
+  std::string eval_key() const { return policy ? policy->held_out.cache_key : eval ? eval->cache_key : ""; }
+  bool evaluates() const { return !config.eval_file.empty(); }
 };
 
 Task load_task(const Run& run, const Technique& technique, const std::vector<std::string>& files) {
@@ -86,8 +93,8 @@ Json identity_of(const Run& run, const Technique& technique) {
   const config::RunConfig& c = run.config;
   Json identity{{"command", run.name()},
                 {"model", run.opened.source->content_hash()},
-                {"data", run.task.cache_key},
-                {"eval_data", run.eval ? run.eval->cache_key : ""},
+                {"data", run.data_key()},
+                {"eval_data", run.eval_key()},
                 {"rows", run.rows()},
                 {"max_length", c.max_length},
                 {"overlong", choice_text(c, run.command, "overlong")},
@@ -110,6 +117,7 @@ Json identity_of(const Run& run, const Technique& technique) {
                 {"metric_for_best_model", choice_text(c, run.command, "metric_for_best_model")},
                 {"backend", run.machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
   if (!technique.options.is_null()) identity["options"] = technique.options;
+  if (run.policy) identity["rollouts"] = run.policy->identity(c);
   return identity;
 }
 
@@ -123,7 +131,7 @@ train::MemoryDemand demand_of(const Run& run) {
   stored.load_in_4bit |= stored_in_4bit(run.opened);
   train::MemoryDemand demand = train::memory_demand(run.model_config(), stored);
   if (!config.use_peft) {
-    if (config.sync_ref_model) demand.weights *= 2;  // the reference's own
+    if (config.sync_ref_model || (run.policy && run.policy->method->reference())) demand.weights *= 2;  // the reference's own
     return demand;
   }
   const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.model_config(), lora_config(config, "", run.adapter_task()))
@@ -152,9 +160,11 @@ std::string base_key(const Run& run) {
 // What the method is measured against; the tensors of a reference that follows (--sync_ref_model) are made later.
 train::ReferenceSource reference_source(const Run& run) {
   train::ReferenceSource source;
-  source.logprobs = run.task.method->reference();
+  source.logprobs = run.method()->reference();
   if (run.config.sync_ref_model && !source.logprobs) fail("--sync_ref_model: none of these losses is measured against a reference; leave it out");
   if (!source.logprobs) return source;
+  source.per_rollout = run.policy != nullptr;
+  if (source.per_rollout) return source;
   source.eval_logprobs = run.eval ? run.eval->method->reference() : nullptr;
   source.base_key = base_key(run);
   source.data_key = run.task.cache_key;
@@ -166,13 +176,16 @@ train::ReferenceSource reference_source(const Run& run) {
   return source;
 }
 
-// A reference that follows the policy: a second model, or with an adapter a copy of that.
+// A reference of its own: one that follows the policy, or that stays while the rows are sampled. A second model, or with an adapter a copy of
+// that; an adapter that changes nothing yet is its own reference, switched off.
 struct MovingReference {
   std::unique_ptr<model::Model> model;
   std::unique_ptr<adapters::Adapter> adapter;
 };
 MovingReference moving_reference(const Run& run, const adapters::Adapter* adapter) {
-  if (!run.config.sync_ref_model) return {};
+  const bool stays = run.policy && run.policy->method->reference();
+  if (!run.config.sync_ref_model && !stays) return {};
+  if (stays && adapter && adapters::is_identity(*adapter)) return {};
   if (adapter) return {nullptr, adapters::frozen_copy(*adapter)};
   MovingReference reference{load_weights(*run.opened.source, run.machine, run.config, run.longest()), nullptr};
   for (ops::Parameter* p : reference.model->parameters()) p->trainable = false;
@@ -217,7 +230,7 @@ Json write_summary(const Run& run, const train::TrainResult& result, const Json&
   summary["steps"] = result.steps;
   summary["total_steps"] = result.total_steps;
   summary["rows"] = run.rows();
-  summary["rows_dropped"] = run.task.rows_read - run.rows();
+  summary["rows_dropped"] = run.rows_read() - run.rows();
   summary["device"] = run.machine.device.str();
   summary["isa"] = run.machine.isa;
   summary["threads"] = run.machine.threads;
@@ -233,17 +246,21 @@ Json write_summary(const Run& run, const train::TrainResult& result, const Json&
 
 // The job but for the model, which is loaded last: everything that can be wrong is found before.
 train::TrainJob plan_job(Run& run, const Technique& technique) {
-  const int64_t largest = std::max(largest_row(run.task.method.get()), largest_row(run.eval_method()));
+  const int64_t largest = run.policy ? run.policy->largest_group(run.config) : std::max(largest_row(run.method()), largest_row(run.eval_method()));
   const train::MemoryPlan plan = train::plan_memory(run.opened.source->config(), demand_of(run), run.config, largest, train::available_memory());
   run.config.micro_batch_tokens = plan.micro_batch_tokens;
   run.config.gradient_checkpointing = plan.checkpointing;
-  if (run.eval && !run.config.eval_steps)
+  if (run.evaluates() && !run.config.eval_steps)
     run.config.eval_steps = (run.rows() + run.config.batch_size - 1) / run.config.batch_size;  // every epoch's end
 
   train::TrainJob job;
   job.config = &run.config;
-  job.method = run.task.method.get();
+  job.method = run.method();
   job.eval_method = run.eval_method();
+  if (run.policy) {
+    job.rollouts = run.policy->source.get();
+    job.on_policy = run.policy->method.get();
+  }
   job.reference = reference_source(run);
   job.run = run.folder;
   job.micro_batch_tokens = plan.micro_batch_tokens;
@@ -254,10 +271,33 @@ train::TrainJob plan_job(Run& run, const Technique& technique) {
   if (run.longest() > run.opened.source->config().max_position_embeddings)
     log_warning("the longest row has {} tokens, the model was made for {}: lower --max_length", run.longest(),
                 run.opened.source->config().max_position_embeddings);
-  log_info("{} on {} ({} threads, float32), {} {} a step, {} steps, micro-batches of {} tokens{}", run.opened.source->path().string(),
-           run.machine.isa, run.machine.threads, run.config.batch_size, technique.unit, run.total_steps(), plan.micro_batch_tokens,
-           plan.checkpointing ? ", gradient checkpointing" : "");
+  const std::string batch = run.policy ? fmt::format("{} prompts x {} = {} completions", run.config.batch_size, run.config.num_generations,
+                                                     run.config.batch_size * run.config.num_generations)
+                                       : fmt::format("{} {}", run.config.batch_size, technique.unit);
+  log_info("{} on {} ({} threads, float32), {} a step, {} steps, micro-batches of {} tokens{}", run.opened.source->path().string(), run.machine.isa,
+           run.machine.threads, batch, run.total_steps(), plan.micro_batch_tokens, plan.checkpointing ? ", gradient checkpointing" : "");
   return job;
+}
+
+// Rows of files become a method over them; prompts become a source of rollouts.
+void load_data(Run& run, const Technique& technique) {
+  if (!technique.on_policy) {
+    run.task = load_task(run, technique, run.config.data);
+    log_info("data: {}", run.task.description);
+    if (!run.config.eval_file.empty()) run.eval = load_task(run, technique, {run.config.eval_file});
+    return;
+  }
+  run.policy = load_on_policy(run.config, run.opened, run.machine, run.folder / "bad_rows.jsonl");
+  std::vector<std::string> names;
+  for (const train::NamedReward& r : run.policy->rewards) names.push_back(r.name);
+  run.policy->method = technique.on_policy->method(run.config, std::move(names));
+  train::RolloutPlan plan = technique.on_policy->plan(run.config);
+  plan.shuffle = run.config.shuffle_dataset;
+  plan.dynamic_sampling = run.config.dynamic_sampling;
+  plan.max_resample = run.config.max_resample;
+  train::SamplingSetup setup = sampling_setup(run.config, run.opened, run.policy->rewards);
+  run.policy->source =
+      std::make_unique<train::RolloutSource>(run.folder, run.policy->prompts, std::move(setup), std::move(plan), *run.policy->method);
 }
 
 }  // namespace
@@ -274,6 +314,7 @@ int run_training(const Arguments& arguments, const Technique& technique) {
           {},
           {},
           {},
+          {},
           begin,
           technique.reward_model};
   if (stored_in_4bit(run.opened) && !config.use_peft)
@@ -282,9 +323,7 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   RunFolder folder(run.config, run.name());
   run.folder = folder.path();
   take_resolved(run.config, arguments, run.folder);
-  run.task = load_task(run, technique, run.config.data);
-  log_info("data: {}", run.task.description);
-  if (!run.config.eval_file.empty()) run.eval = load_task(run, technique, {run.config.eval_file});
+  load_data(run, technique);
 
   train::TrainJob job = plan_job(run, technique);
   job.started = [&](bool resumed) {
@@ -299,13 +338,17 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   job.reference.moving_adapter = moving.adapter.get();
   job.model = model.get();
   job.adapter = adapter.get();
+  if (run.policy) {
+    run.policy->source->set_key(hash_hex(job.identity.dump()));
+    if (run.evaluates()) job.evaluate = [&] { return evaluate_held_out(*run.policy, run.config, run.opened, *model, set_of(adapter)); };
+  }
   job.model_bytes = adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(run.model_config(), model::DType::f32);
   job.save_model = [&](const fs::path& path) {
     adapter ? save_adapter_folder(path, run.opened, *adapter) : save_model_folder(path, run.opened, *model);
   };
   const train::TrainResult result = train::train(job);
   Json report;
-  if (technique.report && run.eval && result.exit == Exit::ok) {
+  if (technique.report && run.evaluates() && result.exit == Exit::ok) {
     report = technique.report(*model, set_of(adapter), *run.eval, run.config);
     write_atomic(run.folder / (run.name() + "_report.json"), report.dump(1) + "\n");
   }

@@ -3,12 +3,15 @@
 // is the few lines that say what its rows are and which method learns from them.
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "commands.h"
-#include "hone/methods/method.h"
+#include "hone/methods/on_policy.h"
 #include "hone/model/decoder.h"
 #include "hone/train/metrics.h"
+#include "hone/train/rollout_source.h"
 #include "hone/train/sft_data.h"
 
 namespace hone::app {
@@ -29,9 +32,16 @@ Task task_of(const std::shared_ptr<const Data>& data, const config::RunConfig& c
   return {data, nullptr, train::describe(*data, config), data->cache_key, data->rows_read, data->longest};
 }
 
+/// A technique whose rows are sampled as the run goes on.
+struct OnPolicyTechnique {
+  std::function<std::unique_ptr<methods::OnPolicyMethod>(const config::RunConfig& config, std::vector<std::string> reward_names)> method;
+  std::function<train::RolloutPlan(const config::RunConfig& config)> plan;
+};
+
 struct Technique {
   std::string unit = "rows";                                       // what --batch_size counts
   std::function<Task(const train::RowDataOptions& options)> load;  // reads files into a method
+  std::optional<OnPolicyTechnique> on_policy;                      // in place of load
   train::Json options;                                             // its own options, as far as they decide the bits: part of the run's identity
   bool reward_model = false;                                       // a reward head is trained in place of the language-model head
   /// What the run's result is worth on --eval_file, once, at its end: into COMMAND_report.json and summary.json's eval. May be empty.

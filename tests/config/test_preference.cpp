@@ -106,7 +106,7 @@ TEST(Losses, UnknownNamesTheNearestOrTheCommandThatHasIt) {
   EXPECT_THAT(message(dpo, {"--loss_type", "cdpo"}), HasSubstr("robust"));
   EXPECT_THAT(message(kto, {"--loss_type", "sigmoid"}), HasSubstr("is not one of kto, apo_zero_unpaired"));
   EXPECT_THAT(message(simpo, {"--loss_type", "simpoo"}), HasSubstr("did you mean simpo?"));
-  EXPECT_THAT(message(orpo, {"--loss_type", "sigmoid"}), HasSubstr("belongs to hone dpo, hone kto, hone simpo"));
+  EXPECT_THAT(message(orpo, {"--loss_type", "sigmoid"}), HasSubstr("belongs to hone dpo, hone grpo, hone kto, hone simpo"));
   EXPECT_THAT(message(sft, {"--loss_type", "dft"}), HasSubstr("belongs to hone dpo"));
 }
 

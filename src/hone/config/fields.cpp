@@ -14,10 +14,12 @@ std::span<const CommandInfo> commands() {
       {sft, "sft", "fine-tune a model on demonstrations"},
       {dpo, "dpo", "align a model with pairs of a better and a worse completion, against itself at the start (DPO and its family)"},
       {reward, "reward", "train a reward model on pairs of a better and a worse completion"},
+      {grpo, "grpo", "learn from rewards for sampled completions, each measured against its group (GRPO and its family)"},
+      {rloo, "rloo", "learn from rewards for sampled completions, each measured against the others of its group (RLOO)"},
       {kto, "kto", "align a model with completions that are each labelled good or bad (KTO)"},
       {orpo, "orpo", "fine-tune on the better completions of pairs and prefer them, without a reference (ORPO)"},
       {simpo, "simpo", "align a model with pairs by their mean log-probability, without a reference (SimPO, CPO)"},
-      {eval, "eval", "held-out loss and token accuracy; pairs: the report of a reward model, or a policy's preference accuracy"},
+      {eval, "eval", "held-out loss and token accuracy; prompts: pass@k with a reward; pairs: a reward model's report, a policy's accuracy"},
       {sample, "sample", "generate from prompts (text or JSONL out)"},
       {inspect, "inspect", "show rows as tokens with roles and weights; data set statistics"},
       {tokenize, "tokenize", "text -> ids, ids -> text (JSONL in, JSONL out)"},
@@ -141,6 +143,14 @@ void append(std::vector<std::string>& list, const Field& field, const std::strin
   }
 }
 
+void append(std::vector<double>& list, const Field& field, std::string_view text, const std::string& where) {
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = field.splits_at_commas ? std::min(text.find(',', begin), text.size()) : text.size();
+    list.push_back(parse_double(field, text.substr(begin, end - begin), where));
+    begin = end + 1;
+  }
+}
+
 template <class... Cases>
 struct Overloaded : Cases... {
   using Cases::operator()...;
@@ -159,7 +169,7 @@ void set_field(RunConfig& config, const Field& field, std::string_view text, con
           [&](double RunConfig::*m) { config.*m = parse_double(field, text, where); },
           [&](bool RunConfig::*m) { config.*m = parse_bool(field, text, where); },
           [&](std::vector<std::string> RunConfig::*m) { append(config.*m, field, parse_string(text, where), where); },
-          [&](std::vector<double> RunConfig::*m) { (config.*m).push_back(parse_double(field, text, where)); },
+          [&](std::vector<double> RunConfig::*m) { append(config.*m, field, text, where); },
           [&](std::optional<double> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<double>(parse_double(field, text, where)); },
           [&](std::optional<int64_t> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<int64_t>(parse_integer(field, text, where)); },
           [&](std::optional<bool> RunConfig::*m) { config.*m = unset ? std::nullopt : std::optional<bool>(parse_bool(field, text, where)); },
@@ -199,6 +209,8 @@ bool applies(const RunConfig& config, const Field& field) {
       return config.sync_ref_model;
     case Needs::alpha_divergence:
       return config.f_divergence_type == FDivergence::alpha_divergence;
+    case Needs::dynamic_sampling:
+      return config.dynamic_sampling;
   }
   return true;
 }

@@ -36,7 +36,9 @@ enum Command : unsigned {
 };
 constexpr unsigned kPairCommands = dpo | reward | orpo | simpo;  // rows are pairs of a better and a worse completion
 constexpr unsigned kPreferenceCommands = kPairCommands | kto;
-constexpr unsigned kTrainingCommands = sft | kPreferenceCommands;
+constexpr unsigned kGroupCommands = grpo | rloo;        // learn from groups of completions of a prompt
+constexpr unsigned kOnPolicyCommands = kGroupCommands;  // rows are prompts; the policy samples what it learns from
+constexpr unsigned kTrainingCommands = sft | kPreferenceCommands | kOnPolicyCommands;
 
 struct CommandInfo {
   Command command;
@@ -71,6 +73,7 @@ enum class Needs {
   held_out,          // --eval_file
   synced_reference,  // --sync_ref_model
   alpha_divergence,  // --f_divergence_type alpha_divergence
+  dynamic_sampling,  // --dynamic_sampling
 };
 
 struct Field {

@@ -20,11 +20,11 @@ enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
 enum class QuantType { nf4, fp4 };
 enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
-enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy };
+enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy, eval_reward, eval_pass_at_1 };
 
 /// The key of metrics.jsonl.
 constexpr const char* metric_key(BestMetric metric) {
-  constexpr const char* keys[] = {"eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "eval_accuracy"};
+  constexpr const char* keys[] = {"eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies", "eval_accuracy", "eval_reward", "eval_pass@1"};
   return keys[static_cast<int>(metric)];
 }
 
@@ -223,7 +223,19 @@ struct PpoOptions {
 
 /// What judges completions.
 struct RewardOptions {
-  std::vector<std::string> reward;  // specs of cli.md; so far model:DIR
+  std::vector<std::string> reward;  // specs of cli.md, each perhaps with NAME= before it
+  bool allow_unsandboxed = false;
+  std::string code_command = "python3 {file}";
+  double code_timeout = 10;  // seconds of processor time
+  int64_t code_memory_mib = 512;
+  double reward_timeout = 30;     // seconds of an external program's answer
+  std::vector<double> pass_k{1};  // eval: the k of pass@k
+};
+
+/// Guards of on-policy runs. Ours.
+struct RolloutGuardOptions {
+  double max_kl = 1.0;             // nats a token, median of ten steps; 0: off
+  double max_sampling_gap = 0.01;  // nats a token between sampler and trainer, mean of a step; 0: off
 };
 
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.
@@ -238,6 +250,7 @@ struct RunConfig : ModelOptions,
                    ConvertOptions,
                    PreferenceOptions,
                    OnPolicyOptions,
+                   RolloutGuardOptions,
                    RewardOptions,
                    PpoOptions {
   int64_t seed = 42;

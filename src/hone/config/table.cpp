@@ -71,13 +71,22 @@ Rows data_rows() {
       row("data", &C::data, "FILE...", "held-out rows for the comparison, JSON Lines").told_as("built-in prompts").in(merge | convert).shown(),
       row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported")
           .told_as("none")
-          .in(kTrainingCommands)
+          .in(kTrainingCommands & ~kOnPolicyCommands)
+          .shown(),
+      row("eval_file", &C::eval_file, "FILE", "held-out prompts, JSON Lines; one completion of each is judged")
+          .told_as("none")
+          .in(kOnPolicyCommands)
           .shown(),
       row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(sft | inspect | eval).shown(),
       row("max_length", &C::max_length, "N", "longest prompt and completion in tokens").range(2, 1 << 20).in(kPreferenceCommands).shown(),
       overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop").in(sft | inspect | eval),
       overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut the front of their prompt, or stop")
           .in(kPreferenceCommands),
+      row("max_length", &C::max_length, "N", "longest prompt and completion in tokens; a prompt may have --max_completion_length less")
+          .range(2, 1 << 20)
+          .in(kOnPolicyCommands)
+          .shown(),
+      overlong_row("prompts that are too long: drop them (an error above 1 % of the rows), cut their front, or stop").in(kOnPolicyCommands),
       row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(sft | inspect | eval),
       row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only")
           .in(sft | inspect | eval),
@@ -101,8 +110,9 @@ Rows training_rows() {
           .shown(),
       batch_size_row("rows per optimizer step").in(sft | kto),
       batch_size_row("pairs per optimizer step").in(kPairCommands),
+      batch_size_row("prompts per optimizer step, each with --num_generations completions").also({"prompts_per_step"}).in(kOnPolicyCommands),
       learning_rate_row(sft, sft),
-      learning_rate_row(dpo, dpo | kto | orpo | simpo),
+      learning_rate_row(dpo, dpo | kto | orpo | simpo | kGroupCommands),
       learning_rate_row(reward, reward),
       choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
           .one_of({"constant", "linear", "cosine"})
@@ -218,7 +228,7 @@ Rows run_rows() {
       row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
           .in(kTrainingCommands)
           .shown(),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample).shown(),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample | eval).shown(),
       row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainingCommands),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
@@ -240,6 +250,7 @@ Rows run_rows() {
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_rewards_accuracies}).in(dpo | orpo | simpo),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_accuracy}).in(reward),
       best_metric_row({BestMetric::eval_loss}).in(kto),
+      best_metric_row({BestMetric::eval_reward, BestMetric::eval_pass_at_1}).starts_as("eval_reward").in(kOnPolicyCommands),
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
           .range(1, 1 << 24)
           .empty_as("auto")
@@ -294,19 +305,6 @@ Rows filter_rows() {
   };
 }
 
-Rows reward_rows() {
-  return {
-      row("reward", &C::reward, "model:DIR", "report on this reward model (a directory, or a PEFT directory) instead of a language model")
-          .told_as("none")
-          .in(eval)
-          .shown(),
-      row("reward", &C::reward, "model:DIR", "what gives the rewards: a reward model (a directory, or a PEFT directory)")
-          .told_as("")
-          .in(grade)
-          .shown(),
-  };
-}
-
 Rows convert_rows() {
   return {
       choice("gguf_type", &C::gguf_type, "what a .gguf file holds; auto: bf16 for a model stored in it, else f16")
@@ -328,16 +326,20 @@ Rows convert_rows() {
 Rows sample_rows() {
   return {
       row("prompt", &C::prompt, "TEXT...", "prompts, instead of --file").told_as("none").in(sample).shown(),
-      row("num_generations", &C::num_generations, "N", "completions for each prompt").range(1, 1 << 16).in(sample).shown(),
+      row("num_generations", &C::num_generations, "N", "completions for each prompt").range(1, 1 << 16).in(sample | eval).shown(),
       row("max_new_tokens", &C::max_new_tokens, "N", "longest completion in tokens")
           .also({"max_completion_length"})
           .range(1, 1 << 20)
-          .in(sample)
+          .in(sample | eval)
           .shown(),
-      row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample).shown(),
+      row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample | eval).shown(),
+      row("temperature", &C::temperature, "X", "of the law that is sampled and trained").above(0).below(100).in(kOnPolicyCommands).shown(),
       row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(sample).shown(),
       row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(sample).shown(),
       row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(sample).shown(),
+      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(kOnPolicyCommands | eval),
+      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(kOnPolicyCommands | eval),
+      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(kOnPolicyCommands | eval),
       row("stop", &C::stop, "STRING...", "end a completion at this text; may be repeated").told_as("none").in(sample).shown(),
   };
 }
@@ -345,12 +347,10 @@ Rows sample_rows() {
 std::vector<Field> build() {
   std::vector<Field> table;
   const std::pair<const char*, Rows> groups[] = {
-      {"Model", model_rows()},           {"Data", data_rows()},
-      {"Preference", preference_rows()}, {"Input and output", filter_rows()},
-      {"Reward", reward_rows()},         {"Conversion", convert_rows()},
-      {"Sampling", sample_rows()},       {"Training", training_rows()},
-      {"Adapter", adapter_rows()},       {"Run", run_rows()},
-      {"Machine", machine_rows()},
+      {"Model", model_rows()},        {"Data", data_rows()},       {"Preference", preference_rows()},
+      {"Groups", group_rows()},       {"Reward", reward_rows()},   {"Input and output", filter_rows()},
+      {"Conversion", convert_rows()}, {"Sampling", sample_rows()}, {"Training", training_rows()},
+      {"Adapter", adapter_rows()},    {"Run", run_rows()},         {"Machine", machine_rows()},
   };
   for (const auto& [group, rows] : groups) {
     for (const Row& entry : rows) {

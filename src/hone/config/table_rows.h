@@ -63,5 +63,8 @@ using Rows = std::vector<Row>;
 
 /// The options of learning from pairs, and from completions labelled good or bad.
 Rows preference_rows();
+/// The options of learning from sampled completions, and of what judges them.
+Rows group_rows();
+Rows reward_rows();
 
 }  // namespace hone::config

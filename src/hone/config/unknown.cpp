@@ -20,7 +20,7 @@ const std::vector<Advice>& refused() {
   static const std::vector<Advice> table = {
       {{"per_device_train_batch_size", "gradient_accumulation_steps", "micro_batch_size", "per_device_eval_batch_size", "train_batch_size"},
        "give --batch_size, the rows of one optimizer step: per_device_train_batch_size x gradient_accumulation_steps x devices"},
-      {{"generation_batch_size", "steps_per_generation"}, "give --batch_size, the rows of one optimizer step"},
+      {{"generation_batch_size"}, "give --batch_size, the prompts of one optimizer step, and --steps_per_generation"},
       {{"packing", "padding_free", "packing_strategy", "eval_packing", "pad_to_multiple_of", "sample_packing", "group_by_length"},
        "rows are always packed, nothing is ever padded, and no row sees another; leave it out"},
       {{"truncation_mode"}, "give --overlong drop|cut|error (cut keeps the start)"},
@@ -76,37 +76,26 @@ const std::vector<std::string>& later_names() {
       "lora_target_parameters",
       "report_to",
       "tensorboard",
-      "reward_funcs",
-      "reward_weights",
-      "allow_unsandboxed",
       "reward_model",
       "value_model",
-      "pass_k",
       "weights",
-      "num_iterations",
-      "epsilon",
-      "epsilon_high",
       "kl_coef",
       "kl_estimator",
       "gamma",
       "lam",
       "whiten_rewards",
-      "prompts_per_step",
-      "advantage_estimator",
-      "dynamic_sampling",
       "gradient_shards",
       "neftune_noise_alpha",
       "eos_token",
       "dataset_num_proc",
       "activation_offloading",
-      "response_length",
       "num_ppo_epochs",
   };
   return names;
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"ppo", "grpo", "rloo", "rlhf", "curate", "plan", "advise", "compare", "chat"};
+  static const std::vector<std::string> names = {"ppo", "rlhf", "curate", "plan", "advise", "compare", "chat"};
   return names;
 }
 

@@ -39,6 +39,7 @@ void check_needs(const Arguments& arguments) {
     if (field.needs == Needs::alpha_divergence) {
       fail("--{} changes nothing without --f_divergence_type alpha_divergence; add it, or leave this out", field.name);
     }
+    if (field.needs == Needs::dynamic_sampling) fail("--{} changes nothing without --dynamic_sampling; add it, or leave this out", field.name);
     if (field.needs == Needs::held_out) fail("--{} needs held-out rows: add --eval_file FILE", field.name);
     if (field.needs == Needs::four_bit) fail("--{} changes nothing without --load_in_4bit; add it, or leave this out", field.name);
     if (field.needs == Needs::new_adapter && config.use_peft) {
@@ -116,6 +117,35 @@ void check_preferences(const Arguments& arguments) {
   }
 }
 
+void check_on_policy(const Arguments& arguments) {
+  const RunConfig& config = arguments.config;
+  const std::string& name = command_name(arguments.command);
+  if (config.reward.empty()) fail("hone {} needs something that judges: add --reward SPEC (math, exact, code, python:FILE:FUNCTION, ...)", name);
+  if ((arguments.command & kGroupCommands) && config.num_generations < 2 && config.advantage_estimator != AdvantageEstimator::reinforce_plus_plus) {
+    fail("--num_generations {}: a completion is measured against the others of its group; give at least 2", config.num_generations);
+  }
+  if (!config.reward_weights.empty() && config.reward_weights.size() != config.reward.size()) {
+    fail("--reward_weights has {} weights for {} rewards; give one for each", config.reward_weights.size(), config.reward.size());
+  }
+  if (config.max_completion_length >= config.max_length) {
+    fail("--max_completion_length {} leaves no room for a prompt within --max_length {}; raise --max_length", config.max_completion_length,
+         config.max_length);
+  }
+  if (config.lora_dropout != 0) fail("--lora_dropout {}: dropout exists in hone sft only; leave it out", config.lora_dropout);
+  if (config.loss_type.size() > 1) fail("--loss_type: hone {} takes one loss, not {}", name, config.loss_type.size());
+  if (!config.reward_clip_range.empty() && (config.reward_clip_range.size() != 2 || config.reward_clip_range[0] >= config.reward_clip_range[1])) {
+    fail("--reward_clip_range takes two numbers, the lower one first");
+  }
+}
+
+void check_eval(const RunConfig& config) {
+  for (const double k : config.pass_k) {
+    if (k != static_cast<double>(static_cast<int64_t>(k))) fail("--pass_k {}: give whole numbers", k);
+    if (static_cast<int64_t>(k) > config.num_generations)
+      fail("--pass_k {} needs at least as many completions; raise --num_generations (now {})", k, config.num_generations);
+  }
+}
+
 void resolve_losses(Arguments& arguments) {
   RunConfig& config = arguments.config;
   if (config.rpo_alpha) {
@@ -129,6 +159,11 @@ void resolve_losses(Arguments& arguments) {
   }
   const bool cpo = arguments.command == simpo && config.loss_type.front() != "simpo" && config.loss_type.front() != "alphapo";
   if (cpo && !arguments.given.count("cpo_alpha")) config.cpo_alpha = 1;
+}
+
+bool names_reward_model(const RunConfig& config) {
+  return std::any_of(config.reward.begin(), config.reward.end(),
+                     [](const std::string& spec) { return spec.starts_with("model:") || spec.find("=model:") != std::string::npos; });
 }
 
 }  // namespace
@@ -164,7 +199,8 @@ void validate(const Arguments& arguments) {
   for (const std::string& required : {std::string("model_name_or_path"), std::string("data")}) {
     const Field* field = find_field(arguments.command, required);
     if (!field || field->name != required || arguments.command == doctor) continue;
-    if (required == "model_name_or_path" && (arguments.command == grade || !config.reward.empty())) continue;  // the reward names its model
+    if (required == "model_name_or_path" && (arguments.command == grade || (arguments.command == eval && names_reward_model(config))))
+      continue;  // the reward names its model
     if (required == "data" && (arguments.command & (merge | convert))) continue;
     const bool missing = required == "data" ? config.data.empty() : config.model_name_or_path.empty();
     if (missing) fail("hone {} needs {}", name, required == "data" ? "rows: add --data FILE" : "a model: add --model PATH");
@@ -179,6 +215,8 @@ void validate(const Arguments& arguments) {
   check_adapter(arguments);
   if (arguments.command & kTrainingCommands) check_training(arguments);
   if (arguments.command & kPreferenceCommands) check_preferences(arguments);
+  if (arguments.command & kOnPolicyCommands) check_on_policy(arguments);
+  if (arguments.command == eval) check_eval(config);
   if (arguments.command == sample && !config.prompt.empty() && !config.file.empty()) fail("--prompt and --file exclude each other; give one");
 }
 

@@ -82,6 +82,11 @@ class Method {
     return std::nullopt;
   }
   virtual MethodOutput evaluate(const Forward& forward, const StepInputs& step) const = 0;
+  /// False: the row's backward would add exactly nothing, so a step may leave it out (it stays in the counts).
+  virtual bool has_gradient(int64_t row) const {
+    (void)row;
+    return true;
+  }
 
   /// Where the reference's log-probabilities go, of a method that is measured against one; else null. They are there before evaluate.
   virtual ReferenceLogprobs* reference() { return nullptr; }

@@ -13,7 +13,8 @@ namespace hone::train {
 namespace {
 
 // What a glance at an evaluation wants, as far as the method has it.
-constexpr const char* kHeadlines[] = {"eval_loss", "eval_rewards/accuracies", "eval_accuracy", "eval_rewards/margins"};
+constexpr const char* kHeadlines[] = {"eval_loss",     "eval_pass@1",         "eval_reward", "eval_mean_length", "eval_rewards/accuracies",
+                                      "eval_accuracy", "eval_rewards/margins"};
 constexpr const char* kTokenHeadline = "eval_mean_token_accuracy";  // where there is no accuracy of rows
 
 // NAME, NAME_low, NAME_high: the ratio sum(values)/sum(counts) and its 95 % interval over rows, by the linearised variance of a ratio

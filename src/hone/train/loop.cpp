@@ -15,58 +15,31 @@
 #include "hone/train/evaluation.h"
 #include "hone/train/guards.h"
 #include "hone/train/kept_checkpoints.h"
-#include "hone/train/micro_batch.h"
+#include "hone/train/progress.h"
+#include "hone/train/run_guards.h"
+#include "hone/train/step.h"
+#include "hone/train/step_report.h"
 
 namespace hone::train {
 namespace {
 
 constexpr int64_t kBadStepsInARow = 3;  // non-finite steps in a row that stop a run
-constexpr double kMiB = 1024.0 * 1024.0;
-
-// What changes from step to step; with the tensors, this is the complete state of a run.
-struct Progress {
-  int64_t step = 0;    // finished steps, applied or not
-  int64_t tokens = 0;  // real input tokens so far
-  int64_t bad_in_a_row = 0;
-  int64_t bad_steps = 0;  // steps that were not applied
-  int64_t largest_micro_batch = 0;
-  double seconds = 0;  // of training so far, over all starts
-};
-
-std::string identity_text(const Json& value) {
-  return value.is_string() ? value.get<std::string>() : value.is_null() ? "none" : value.is_object() ? "one" : value.dump();
-}
-
-// "NAME: was X, now Y" of every field that differs, those of objects by their own names.
-void add_differences(const Json& was, const Json& now, std::string& out) {
-  const auto add = [&](const std::string& key, const std::string& before, const std::string& after) {
-    out += fmt::format("{}{}: was {}, now {}", out.empty() ? "" : "; ", key, before, after);
-  };
-  for (const auto& [key, value] : now.items()) {
-    if (!was.contains(key))
-      add(key, "absent", identity_text(value));
-    else if (was.at(key).is_object() && value.is_object())
-      add_differences(was.at(key), value, out);
-    else if (was.at(key) != value)
-      add(key, identity_text(was.at(key)), identity_text(value));
-  }
-  for (const auto& [key, value] : was.items())
-    if (!now.contains(key)) add(key, identity_text(value), "absent");
-}
 
 class Loop {
  public:
   explicit Loop(const TrainJob& job)
       : job_(job),
         c_(*job.config),
-        optimizer_(trainable(job), {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay, c_.optim == config::Optimizer::adamw_8bit,
-                                    job.spill_optimizer ? job.run : std::filesystem::path{}}),
-        guard_(optimizer_.parameters()),
-        fall_guard_(c_.max_chosen_drop),
+        passes_(job.passes()),
+        rollouts_(job.rollouts),
+        optimizer_(trained_parameters(passes_, c_.loraplus_lr_ratio),
+                   {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay, c_.optim == config::Optimizer::adamw_8bit,
+                    job.spill_optimizer ? job.run : std::filesystem::path{}}),
+        guards_(optimizer_.parameters(), job),
         reference_(job.reference, *job.model, job.adapter, *job.method, job.eval_method, job.micro_batch_tokens),
-        kept_(job.run, c_, job.eval_method != nullptr),
-        order_(job.method->num_rows(), c_.batch_size, static_cast<uint64_t>(c_.seed), c_.shuffle_dataset) {
-    result_.total_steps = total_steps(c_, job.method->num_rows());
+        kept_(job.run, c_, evaluates()),
+        order_(job.rows(), c_.batch_size, static_cast<uint64_t>(c_.seed), c_.shuffle_dataset) {
+    result_.total_steps = job.steps();
     eval_every_ = c_.eval_steps.value_or(order_.steps_per_epoch());
   }
 
@@ -90,31 +63,13 @@ class Loop {
   }
 
  private:
-  static std::vector<ops::Parameter*> trainable(const TrainJob& job) {
-    std::vector<ops::Parameter*> parameters;
-    if (job.adapter) {
-      const double ratio = job.config->loraplus_lr_ratio;
-      for (ops::Parameter* p : job.adapter->parameters)
-        if (ratio > 0 && p->name().ends_with(".lora_B.weight")) p->learning_rate_scale = ratio;  // LoRA+, arXiv:2402.12354
-      return job.adapter->parameters;
-    }
-    for (ops::Parameter* p : job.model->parameters()) {
-      if (!p->trainable) continue;
-      if (!p->grad.defined()) ops::enable_gradient(*p);
-      parameters.push_back(p);
-    }
-    check(!parameters.empty(), "nothing to train");
-    return parameters;
-  }
-
-  ops::AdapterSet* adapter_set() const { return job_.adapter ? &job_.adapter->set : nullptr; }
-
+  bool evaluates() const { return job_.eval_method || job_.evaluate; }
   std::string metric_name() const { return config::metric_key(c_.metric_for_best_model); }
 
   // Every row of the steps to come, in the order of its first visit.
   std::vector<int64_t> rows_to_visit() const {
     std::vector<int64_t> rows;
-    if (!job_.reference.logprobs) return rows;
+    if (!job_.reference.logprobs || rollouts_) return rows;
     std::set<int64_t> seen;
     data::RowOrder order = order_;
     for (int64_t step = progress_.step; step < result_.total_steps && static_cast<int64_t>(seen.size()) < job_.method->num_rows(); ++step)
@@ -138,7 +93,7 @@ class Loop {
       return;
     }
     load_checkpoint(job_.run, best, optimizer_, /*weights_only=*/true);
-    if (job_.adapter) adapters::updated(*job_.adapter);
+    values_changed(passes_);
     log_info("the model is the best by {}: step {}", metric_name(), best);
   }
 
@@ -150,12 +105,13 @@ class Loop {
       return false;
     }
     const CheckpointState state = read_state(job_.run, *step);
-    compare_identity(state.data.at("identity"));
+    compare_identity(state.data.at("identity"), job_.identity, job_.run);
     const Json& p = state.data.at("progress");
-    progress_ = {state.step, p.at("tokens"), p.at("bad_in_a_row"), p.at("bad_steps"), p.at("largest_micro_batch"), p.at("seconds")};
+    progress_ = Progress::from(p, state.step);
     kept_.read(p);
-    fall_guard_.restore(p.value("fall", std::vector<double>()));
+    guards_.restore(p);
     order_.seek({p.at("epoch"), p.at("index")});
+    if (rollouts_) rollouts_->restore(p.at("rollouts"), progress_.step);
     result_.last_metrics = state.data.at("last_metrics");
     result_.last_eval = state.data.at("last_eval");
     return true;
@@ -164,60 +120,68 @@ class Loop {
   void restore_tensors() {
     load_checkpoint(job_.run, progress_.step, optimizer_, /*weights_only=*/false, reference_.tensors());
     reference_.restored();
-    if (job_.adapter) adapters::updated(*job_.adapter);
-    if (optimizer_.steps() > c_.warmup_steps + 1) guard_.skip();
+    values_changed(passes_);
+    if (optimizer_.steps() > c_.warmup_steps + 1) guards_.skip_first_steps();
     remove_torn_checkpoints(job_.run);
     log_info("resuming after step {} of {}", progress_.step, result_.total_steps);
   }
 
-  void compare_identity(const Json& recorded) const {
-    std::string differences;
-    add_differences(recorded, job_.identity, differences);
-    if (!differences.empty())
-      fail("--resume: this is not the run in {} ({}); give the same options, or another --output_dir", job_.run.string(), differences);
-  }
-
-  // False: the run ends here (guard).
+  // False: the run ends here (guard, or a signal while a rollout was collected).
   bool one_step() {
     const double begin = monotonic_seconds();
-    const std::vector<int64_t> rows = order_.next();
+    if (rollouts_ && !collect()) return false;
     const int64_t step = progress_.step;
-    const double prepared = reference_.before_step(rows);
-    zero_gradients(optimizer_.parameters());
-    if (job_.adapter)
-      job_.adapter->set.dropout = {job_.adapter->config.lora_dropout, true, static_cast<uint64_t>(c_.seed), static_cast<uint32_t>(step), {}};
-    const StepSums sums =
-        run_rows(*job_.model, *job_.method, rows,
-                 {.micro_batch_tokens = job_.micro_batch_tokens, .training = true, .checkpointing = job_.checkpointing, .adapters = adapter_set()});
-    const std::vector<double> squares = gradient_squares(optimizer_.parameters());
-    double total = 0;
-    for (double s : squares) total += s;
-    const double norm = std::sqrt(total);
+    const std::vector<int64_t> rows = rollouts_ ? rollouts_->rows(step) : order_.next();
+    const double prepared = rollouts_ ? 0.0 : reference_.before_step(rows);
+    const StepOutcome out = backward_step(passes_, rows, optimizer_.parameters(),
+                                          {.micro_batch_tokens = job_.micro_batch_tokens,
+                                           .checkpointing = job_.checkpointing,
+                                           .seed = static_cast<uint64_t>(c_.seed),
+                                           .step = step,
+                                           .skip_without_gradient = rollouts_ && c_.skip_zero_advantage});
     const double rate = scheduled_rate(c_.lr_scheduler_type, c_.learning_rate, step, c_.warmup_steps, result_.total_steps);
     progress_.step++;
-    progress_.tokens += sums.tokens;
-    progress_.largest_micro_batch = std::max(progress_.largest_micro_batch, sums.largest_micro_batch);
-    const bool finite = std::isfinite(sums.loss) && std::isfinite(norm);
-    if (!finite) {
-      if (!skip_bad_step(rows, sums.loss, norm)) return false;
+    progress_.tokens += out.sums.tokens;
+    progress_.largest_micro_batch = std::max(progress_.largest_micro_batch, out.sums.largest_micro_batch);
+    if (!out.finite) {
+      if (!skip_bad_step(rows, out.sums.loss, out.norm)) return false;
     } else {
       progress_.bad_in_a_row = 0;
-      if (!apply(squares, norm, rate)) return false;
+      if (!apply(out, rate)) return false;
     }
     reference_.after_step(progress_.step);
-    const double seconds = monotonic_seconds() - begin + prepared;
+    return told(out, rate, monotonic_seconds() - begin + prepared);
+  }
+
+  // Samples and judges where the step begins a rollout. False: a signal came, and the run ends with a checkpoint; or a guard stops it.
+  bool collect() {
+    const int64_t step = progress_.step;
+    const bool whole = rollouts_->before_step(step, *job_.model, passes_.front().adapter_set(), [&](int64_t groups) {
+      reference_.score_rollout(job_.on_policy->reference(), groups);
+      job_.on_policy->referenced();
+    });
+    if (!whole) {
+      end_interrupted();
+      return false;
+    }
+    job_.on_policy->update(step % rollouts_->plan().steps);
+    return !rollouts_->begins(step) || guarded(guards_.after_rollout(*rollouts_));
+  }
+
+  // The line of the step, evaluation, checkpoints. False: a guard ends the run.
+  bool told(const StepOutcome& out, double rate, double seconds) {
     const bool last = progress_.step == result_.total_steps;
-    const bool evaluates = job_.eval_method && (last || progress_.step % eval_every_ == 0);
-    Json line = report(sums, norm, rate, seconds);
-    if (evaluates) line.update(evaluate());
+    const bool now = evaluates() && (last || progress_.step % eval_every_ == 0);
+    Json line = report(out, rate, seconds);
+    if (now) line.update(evaluate());
     // One line a step, written before any checkpoint of it: a resumed run never misses or repeats one.
     unlogged_ = nullptr;
-    if (evaluates || last || progress_.step % std::max<int64_t>(1, c_.logging_steps) == 0)
+    if (now || last || progress_.step % std::max<int64_t>(1, c_.logging_steps) == 0)
       log_line(line);
     else
       unlogged_ = line;
-    if (const char* fall = job_.method->fall_metric(); fall && finite && !guarded(fall_guard_.after_step(line.value(fall, 0.0)))) return fallen();
-    if (evaluates) keep_best(line.at(metric_name()));
+    if (out.finite && !guarded(guards_.after_step(line, rollouts_ && rollouts_->begins(progress_.step - 1)))) return fallen();
+    if (now) keep_best(line.at(metric_name()));
     // In the middle of a bad streak the weights may be broken already: the last good checkpoint stays the newest.
     if (c_.save_steps > 0 && progress_.bad_in_a_row == 0 && (last || progress_.step % c_.save_steps == 0)) save();
     return true;
@@ -228,16 +192,14 @@ class Loop {
     metrics_->write(line);
   }
 
-  bool apply(const std::vector<double>& squares, double norm, double rate) {
-    if (!guarded(guard_.after_backward(squares))) return false;
-    // torch.nn.utils.clip_grad_norm_: the coefficient is max_norm / (norm + 1e-6), at most 1.
-    const double scale = c_.max_grad_norm > 0 ? std::min(1.0, c_.max_grad_norm / (norm + 1e-6)) : 1.0;
-    const bool watch = guard_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && norm > 0;  // warm-up rates may round to nothing
-    if (watch) guard_.before_update();
-    optimizer_.step(rate, scale);
-    if (rate > 0) guard_.moved();
-    if (job_.adapter) adapters::updated(*job_.adapter);
-    return !watch || guarded(guard_.after_update());
+  bool apply(const StepOutcome& out, double rate) {
+    if (!guarded(guards_.after_backward(out.squares))) return false;
+    const bool watch =
+        guards_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && out.norm > 0;  // warm-up rates may round to nothing
+    if (watch) guards_.before_update();
+    update(passes_, optimizer_, rate, out.norm, c_.max_grad_norm);
+    if (rate > 0) guards_.moved();
+    return !watch || guarded(guards_.after_update());
   }
 
   bool skip_bad_step(const std::vector<int64_t>& rows, double loss, double norm) {
@@ -254,7 +216,7 @@ class Loop {
   bool guarded(const std::string& problem) {
     if (problem.empty()) return true;
     if (c_.on_guard == config::OnGuard::warn) {
-      log_warning("guard: {}", problem);
+      if (std::exchange(warned_, problem) != problem) log_warning("guard: {}", problem);
       return true;
     }
     result_.exit = Exit::guard;
@@ -262,48 +224,38 @@ class Loop {
     return false;
   }
 
-  Json report(const StepSums& sums, double norm, double rate, double seconds) {
+  Json report(const StepOutcome& out, double rate, double seconds) {
     progress_.seconds += seconds;
-    double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
-    if (c_.max_time) left = std::min(left, std::max(0.0, *c_.max_time - (monotonic_seconds() - started_)));
-    log_progress(fmt::format("loss {:.4f}  {:.0f} tokens/s  {} left", sums.loss, static_cast<double>(sums.tokens) / seconds, duration(left)),
-                 progress_.step, result_.total_steps, "steps");
     Json line;
     line["step"] = progress_.step;
-    line["epoch"] = static_cast<double>(progress_.step) / static_cast<double>(order_.steps_per_epoch());
-    line["loss"] = sums.loss;
+    line["epoch"] = rollouts_ ? rollouts_->epoch() : static_cast<double>(progress_.step) / static_cast<double>(order_.steps_per_epoch());
+    line["loss"] = out.sums.loss;
     line["learning_rate"] = rate;
-    line["grad_norm"] = norm;
+    line["grad_norm"] = out.norm;
     line["num_tokens"] = progress_.tokens;
-    for (const auto& [name, value] : sums.metrics) line[name] = value;
+    if (rollouts_) line.update(rollouts_->metrics());
+    for (const auto& [name, value] : out.sums.metrics) line[name] = value;
     line["step_time"] = seconds;
-    line["tokens_per_second"] = static_cast<double>(sums.tokens) / seconds;
+    line["tokens_per_second"] = static_cast<double>(out.sums.tokens) / seconds;
+    if (rollouts_) {
+      const RolloutTimes times = rollouts_->take_times();
+      add_times(line, times, seconds - times.sampling - times.scoring, out.sums.tokens);
+    }
     if (progress_.bad_steps > 0) line["nonfinite_steps"] = progress_.bad_steps;
-    add_memory(line, memory());
+    add_memory(line, memory_parts(passes_, optimizer_,
+                                  static_cast<double>(job_.activation_bytes_per_token) * static_cast<double>(progress_.largest_micro_batch)));
+    double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
+    if (c_.max_time) left = std::min(left, std::max(0.0, *c_.max_time - (monotonic_seconds() - started_)));
+    log_progress(fmt::format("{}loss {:.4f}  {:.0f} tokens/s  {} left", rollout_words(line), out.sums.loss,
+                             static_cast<double>(out.sums.tokens) / seconds, duration(left)),
+                 progress_.step, result_.total_steps, "steps");
     return line;
-  }
-
-  MemoryParts memory() const {
-    MemoryParts parts;
-    for (const ops::Parameter* p : job_.model->parameters()) parts.weights += static_cast<double>(ops::value_bytes(*p)) / kMiB;
-    if (job_.adapter)
-      for (const ops::Parameter* p : job_.adapter->parameters) parts.adapters += static_cast<double>(ops::value_bytes(*p)) / kMiB;
-    for (const ops::Parameter* p : optimizer_.parameters())
-      parts.optimizer += static_cast<double>(p->grad.nbytes()) / kMiB;  // gradients stand with the optimizer's state
-    parts.optimizer += static_cast<double>(optimizer_.resident_state_bytes()) / kMiB;
-    parts.activations = static_cast<double>(job_.activation_bytes_per_token) * static_cast<double>(progress_.largest_micro_batch) / kMiB;
-    return parts;
-  }
-
-  static std::string duration(double seconds) {
-    const auto s = static_cast<int64_t>(seconds + 0.5);
-    return s >= 3600 ? fmt::format("{}h{:02}m", s / 3600, s / 60 % 60) : s >= 60 ? fmt::format("{}m{:02}s", s / 60, s % 60) : fmt::format("{}s", s);
   }
 
   Json evaluate() {
     const double begin = monotonic_seconds();
-    reference_.before_evaluation();
-    Json line = evaluation(*job_.model, adapter_set(), *job_.eval_method, job_.micro_batch_tokens);
+    if (!rollouts_) reference_.before_evaluation();
+    Json line = job_.evaluate ? job_.evaluate() : evaluation(*job_.model, passes_.front().adapter_set(), *job_.eval_method, job_.micro_batch_tokens);
     line["eval_runtime"] = monotonic_seconds() - begin;
     result_.last_eval = line;
     result_.last_eval["step"] = progress_.step;
@@ -329,25 +281,31 @@ class Loop {
     const data::Position position = order_.position();
     CheckpointState state{progress_.step, {}};
     state.data["identity"] = job_.identity;
-    state.data["progress"] = {{"tokens", progress_.tokens},       {"bad_in_a_row", progress_.bad_in_a_row},
-                              {"bad_steps", progress_.bad_steps}, {"largest_micro_batch", progress_.largest_micro_batch},
-                              {"seconds", progress_.seconds},     {"epoch", position.epoch},
-                              {"index", position.index}};
-    kept_.write(state.data["progress"]);
-    if (!fall_guard_.window().empty()) state.data["progress"]["fall"] = fall_guard_.window();
+    Json progress = progress_.json();
+    progress["epoch"] = position.epoch;
+    progress["index"] = position.index;
+    kept_.write(progress);
+    guards_.write(progress);
+    if (rollouts_) progress["rollouts"] = rollouts_->state(progress_.step);
+    state.data["progress"] = std::move(progress);
     state.data["last_metrics"] = result_.last_metrics;
     state.data["last_eval"] = result_.last_eval;
     save_checkpoint(job_.run, state, optimizer_, reference_.tensors());
     last_saved_ = progress_.step;
-    kept_.saved(progress_.step, fall_guard_.sound());
+    kept_.saved(progress_.step, guards_.sound());
+    if (rollouts_) rollouts_->saved(progress_.step);
+  }
+
+  void end_interrupted() {
+    save();
+    result_.exit = interrupt_exit();
+    result_.message = fmt::format("interrupted after step {}; the checkpoint is written, go on with --resume", progress_.step);
   }
 
   bool should_stop() {
     if (progress_.step >= result_.total_steps) return false;
     if (interrupt_signal() != 0) {
-      save();
-      result_.exit = interrupt_exit();
-      result_.message = fmt::format("interrupted after step {}; the checkpoint is written, go on with --resume", progress_.step);
+      end_interrupted();
       return true;
     }
     if (c_.max_time && monotonic_seconds() - started_ >= *c_.max_time) {
@@ -364,14 +322,16 @@ class Loop {
   TrainResult finish() {
     result_.steps = progress_.step;
     metrics_->close();
+    if (rollouts_ && result_.exit == Exit::ok && progress_.step == result_.total_steps) rollouts_->finished();
     return result_;
   }
 
   const TrainJob& job_;
   const config::RunConfig& c_;
+  const std::vector<Pass> passes_;
+  RolloutSource* const rollouts_;  // null: the rows stand in files
   Adamw optimizer_;
-  TrainableGuard guard_;
-  FallGuard fall_guard_;
+  RunGuards guards_;
   Reference reference_;
   KeptCheckpoints kept_;
   data::RowOrder order_;
@@ -379,6 +339,7 @@ class Loop {
   Progress progress_;
   TrainResult result_;
   Json unlogged_;  // the line of the last step where --logging_steps passes it over
+  std::string warned_;
   int64_t eval_every_ = 1;
   int64_t last_saved_ = -1;
   double started_ = 0;  // when this start began to train
@@ -390,6 +351,16 @@ int64_t total_steps(const config::RunConfig& config, int64_t rows) {
   if (config.max_steps > 0) return config.max_steps;
   const int64_t per_epoch = (rows + config.batch_size - 1) / config.batch_size;
   return static_cast<int64_t>(std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
+}
+
+int64_t TrainJob::rows() const { return rollouts ? rollouts->num_prompts() : method->num_rows(); }
+
+int64_t TrainJob::steps() const { return rollouts ? rollout_steps(*config, rows(), rollouts->plan()) : total_steps(*config, rows()); }
+
+std::vector<Pass> TrainJob::passes() const {
+  std::vector<Pass> all{{model, adapter, method}};
+  all.insert(all.end(), more_passes.begin(), more_passes.end());
+  return all;
 }
 
 TrainResult train(const TrainJob& job) { return Loop(job).run(); }

@@ -1,6 +1,6 @@
 #pragma once
 // The one loop of every technique: rows of a step -> count -> micro-batches -> forward, terms, backward -> norm, clip, guards -> update ->
-// metrics, evaluation, checkpoints.
+// metrics, evaluation, checkpoints. On-policy techniques sample their rows first (rollout_source.h).
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -13,6 +13,8 @@
 #include "hone/train/evaluation.h"
 #include "hone/train/metrics.h"
 #include "hone/train/reference_logprobs.h"
+#include "hone/train/rollout_source.h"
+#include "hone/train/step.h"
 
 namespace hone::train {
 
@@ -21,7 +23,11 @@ struct TrainJob {
   model::Model* model = nullptr;
   adapters::Adapter* adapter = nullptr;  // what is trained, on the frozen model; null: the model itself
   const methods::Method* method = nullptr;
+  std::vector<Pass> more_passes;                                 // of the same rows, after that of `method` (PPO: the value model)
+  RolloutSource* rollouts = nullptr;                             // on-policy: where the rows come from; null: they stand in files
+  methods::OnPolicyMethod* on_policy = nullptr;                  // on-policy: takes the rollouts; `method` is (a view of) the same
   const methods::Method* eval_method = nullptr;                  // may be null
+  std::function<Json()> evaluate;                                // eval_* keys, in place of eval_method; may be empty
   ReferenceSource reference;                                     // of a method that is measured against one
   std::filesystem::path run;                                     // output_dir, exists
   int64_t micro_batch_tokens = 1024;                             // resolved
@@ -32,6 +38,10 @@ struct TrainJob {
   std::function<void(const std::filesystem::path&)> save_model;  // writes the model folder
   std::function<void(bool resumed)> started;                     // called after every check, before the first step; may be empty
   int64_t model_bytes = 0;                                       // of that folder, for the check of disk space
+
+  std::vector<Pass> passes() const;
+  int64_t rows() const;   // of the data set
+  int64_t steps() const;  // optimizer steps of the run
 };
 
 struct TrainResult {

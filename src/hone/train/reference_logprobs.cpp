@@ -83,7 +83,7 @@ bool score_reference_rows(model::Model& model, ops::AdapterSet* adapters, const 
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     const at::Tensor hidden = model::decoder(model, adapters, tensors, {});
     const at::Tensor logprobs =
-        ops::token_logprobs(hidden, model.head(adapters), tensors, {.temperature = method.temperature()}).logprobs.cpu().contiguous();
+        ops::token_logprobs(hidden, model.head(adapters), tensors, {method.temperature(), false, std::nullopt}).logprobs.cpu().contiguous();
     const float* p = logprobs.const_data_ptr<float>();
     int64_t from = 0;
     for (int64_t i = begin; i < end; ++i) {
@@ -97,10 +97,17 @@ bool score_reference_rows(model::Model& model, ops::AdapterSet* adapters, const 
 
 Reference::Reference(const ReferenceSource& source, model::Model& model, const adapters::Adapter* adapter, const methods::Method& method,
                      const methods::Method* eval_method, int64_t micro_batch_tokens)
-    : source_(source), model_(model), adapter_(adapter), method_(method), eval_method_(eval_method), micro_batch_tokens_(micro_batch_tokens) {}
+    : source_(source),
+      model_(model),
+      adapter_(adapter),
+      method_(method),
+      eval_method_(eval_method),
+      micro_batch_tokens_(micro_batch_tokens),
+      adapter_off_(adapter && adapters::is_identity(*adapter)) {}
 
 ops::AdapterSet* Reference::scoring_adapters() const {
   if (source_.moving_adapter) return &source_.moving_adapter->set;
+  if (source_.per_rollout && (!adapter_ || adapter_off_)) return nullptr;
   if (!adapter_ || adapters::is_identity(*adapter_)) return nullptr;
   return const_cast<ops::AdapterSet*>(&adapter_->set);  // its dropout is switched off for the pass
 }
@@ -111,7 +118,7 @@ std::string Reference::policy_key() const {
 }
 
 bool Reference::prepare(std::span<const int64_t> rows) {
-  if (!source_.logprobs || moving()) return true;
+  if (!source_.logprobs || moving() || source_.per_rollout) return true;
   if (!fill(method_, *source_.logprobs, source_.data_key, rows, "rows")) return false;
   if (!eval_method_) return true;
   std::vector<int64_t> held_out(eval_method_->num_rows());
@@ -192,8 +199,16 @@ void Reference::before_evaluation() {
   score(*eval_method_, *source_.eval_logprobs, rows);
 }
 
+void Reference::score_rollout(methods::ReferenceLogprobs* out, int64_t count) {
+  if (!out) return;
+  check(source_.moving_model || adapter_off_ || source_.moving_adapter, "a rollout has no reference that stays");
+  std::vector<int64_t> rows(static_cast<size_t>(count));
+  std::iota(rows.begin(), rows.end(), int64_t{0});
+  score(method_, *out, rows);
+}
+
 void Reference::after_step(int64_t step) {
-  if (!moving() || step % source_.sync_steps != 0) return;
+  if (!moving() || source_.sync_steps == 0 || step % source_.sync_steps != 0) return;
   const std::vector<ops::Parameter*> to = parameters_of(source_.moving_model, source_.moving_adapter);
   const std::vector<ops::Parameter*> from = parameters_of(&model_, const_cast<adapters::Adapter*>(adapter_));
   check(to.size() == from.size(), "the reference has {} tensors, the policy {}", to.size(), from.size());
@@ -203,7 +218,7 @@ void Reference::after_step(int64_t step) {
 
 std::vector<std::pair<std::string, at::Tensor>> Reference::tensors() const {
   std::vector<std::pair<std::string, at::Tensor>> all;
-  if (moving())
+  if (moving() && source_.sync_steps > 0)
     for (const ops::Parameter* p : parameters_of(source_.moving_model, source_.moving_adapter))
       all.emplace_back("reference/" + p->name(), p->value.detach());
   return all;

@@ -37,7 +37,9 @@ struct ReferenceSource {
   model::Model* moving_model = nullptr;
   adapters::Adapter* moving_adapter = nullptr;
   double sync_alpha = 0;
-  int64_t sync_steps = 0;
+  int64_t sync_steps = 0;  // 0: they stay as they are
+  /// On-policy: the rows are sampled as the run goes on, and scored then. The model itself needs moving_model, a copy of it that stays.
+  bool per_rollout = false;
 };
 
 class Reference {
@@ -51,6 +53,8 @@ class Reference {
   /// Before the rows are trained on. Returns the seconds of prepare that these rows took, each time once: they belong to their step.
   double before_step(std::span<const int64_t> rows);
   void before_evaluation();
+  /// On-policy: scores rows 0 .. count - 1 of the method into `out`; nothing where that is null.
+  void score_rollout(methods::ReferenceLogprobs* out, int64_t count);
   /// After optimizer step number `step` (from 1).
   void after_step(int64_t step);
   /// What a checkpoint must hold of it.
@@ -73,6 +77,7 @@ class Reference {
   const methods::Method& method_;
   const methods::Method* eval_method_;
   int64_t micro_batch_tokens_;
+  bool adapter_off_;                             // the adapter changes nothing at step 0: the reference is the base
   std::unordered_map<int64_t, double> seconds_;  // by row, of those that prepare computed and no step has visited
 };
 

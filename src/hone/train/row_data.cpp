@@ -51,17 +51,16 @@ std::vector<data::Place> places_of(const std::vector<Overlong>& rows, const std:
   return places;
 }
 
-[[noreturn]] void fail_overlong(const RowDataOptions& o, const std::vector<Overlong>& rows, int64_t rows_read) {
+[[noreturn]] void fail_overlong(const RowDataOptions& o, const std::vector<Overlong>& rows, int64_t rows_read, const std::string& limit) {
   const std::vector<data::Place> places = places_of(rows, o.files);
   std::vector<Fault> faults;
   size_t longest = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
-    faults.push_back({places[i], "over-long", fmt::format("{} tokens, more than --max_length {}", rows[i].length, o.config->max_length)});
+    faults.push_back({places[i], "over-long", fmt::format("{} tokens, more than {}", rows[i].length, limit)});
     if (rows[i].length > rows[longest].length) longest = i;
   }
   const config::Overlong rule = o.config->overlong;
-  std::string text = fmt::format("{} of {} rows are longer than --max_length {} tokens{}:\n  first {}:{} with {} tokens", rows.size(), rows_read,
-                                 o.config->max_length,
+  std::string text = fmt::format("{} of {} rows are longer than {} tokens{}:\n  first {}:{} with {} tokens", rows.size(), rows_read, limit,
                                  rule == config::Overlong::drop  ? ", and dropping more than 1 % is an error"
                                  : rule == config::Overlong::cut ? " without a prompt to cut, and dropping more than 1 % is an error"
                                                                  : "",
@@ -187,9 +186,10 @@ void fail_faults(const std::vector<Fault>& faults, int64_t rows, const std::file
   throw UserError(Exit::usage, text + write_faults(faults, bad_rows));
 }
 
-void check_overlong(const RowDataOptions& o, const std::vector<Overlong>& dropped, int64_t total) {
+void check_overlong(const RowDataOptions& o, const std::vector<Overlong>& dropped, int64_t total, const std::string& limit) {
   const double tolerated = o.config->overlong == config::Overlong::error ? 0 : kOverlongShare * static_cast<double>(total);
-  if (static_cast<double>(dropped.size()) > tolerated) fail_overlong(o, dropped, total);
+  if (static_cast<double>(dropped.size()) > tolerated)
+    fail_overlong(o, dropped, total, limit.empty() ? fmt::format("--max_length {}", o.config->max_length) : limit);
 }
 
 bool has_trained(const data::TokenRow& row) {

@@ -51,8 +51,9 @@ struct Overlong {
   int64_t source = 0;  // number of the row over all files, from 0
   int64_t length = 0;  // tokens
 };
-/// UserError where more of the `total` rows were dropped than --overlong lets pass; `dropped` are in order.
-void check_overlong(const RowDataOptions& options, const std::vector<Overlong>& dropped, int64_t total);
+/// UserError where more of the `total` rows were dropped than --overlong lets pass; `dropped` are in order. `limit` says what they are longer
+/// than; empty: "--max_length N".
+void check_overlong(const RowDataOptions& options, const std::vector<Overlong>& dropped, int64_t total, const std::string& limit = {});
 
 /// Whether anything is trained on; the first token is predicted from nothing.
 bool has_trained(const data::TokenRow& row);

@@ -1,0 +1,164 @@
+#include "on_policy.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/base/hash.h"
+#include "hone/base/log.h"
+#include "hone/train/model_reward.h"
+#include "reward_models.h"
+
+namespace hone::app {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t kEvaluationSeed = 0x9e3779b97f4a7c15;  // held-out completions share no noise with those that are trained on
+
+struct OwnedRewardModel {
+  RewardModelFiles files;
+  LoadedReward loaded;
+};
+
+std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& config, const std::string& folder, const train::Machine& machine,
+                                                   const OpenedModel* policy) {
+  config::RunConfig own = config;  // neither the policy's adapter nor its base's storage
+  own.adapter.clear();
+  own.load_in_4bit = false;
+  own.chat_template_path.clear();
+  if (!fs::exists(fs::path(folder) / "adapter_config.json") || fs::exists(fs::path(folder) / "config.json")) own.model_name_or_path.clear();
+  auto owned = std::make_shared<OwnedRewardModel>(OwnedRewardModel{open_reward_model(own, folder), {}});
+  owned->loaded = load_reward_model(owned->files, machine, std::min(config.max_length, owned->files.opened.source->config().max_position_embeddings));
+  if (policy && policy->text.tokenizer.hash() != owned->files.opened.text.tokenizer.hash())
+    log_info("--reward model:{} has another tokenizer: completions are given to it as text, and tokenised anew", folder);
+  train::RewardModelParts parts;
+  parts.model = owned->loaded.model.get();
+  parts.adapters = set_of(owned->loaded.adapter);
+  parts.tokenizer = &owned->files.opened.text.tokenizer;
+  parts.chat = &owned->files.opened.text.chat;
+  parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
+  parts.owner = std::move(owned);
+  return train::make_model_reward(std::move(parts));
+}
+
+std::vector<int32_t> stop_ids(const OpenedModel& opened) {
+  std::vector<int32_t> ids;
+  for (const int64_t id : opened.source->config().eos_token_ids) ids.push_back(static_cast<int32_t>(id));
+  if (opened.text.tokenizer.eos_id() >= 0) ids.push_back(opened.text.tokenizer.eos_id());
+  return ids;
+}
+
+/// Names and sizes of a reward model's files, in order.
+std::string folder_identity(const fs::path& folder) {
+  std::set<std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file()) files.insert(fmt::format(" {} {}", entry.path().filename().string(), entry.file_size()));
+  return fmt::format("{}", fmt::join(files, ""));
+}
+
+/// The bytes behind a spec that names a file: another file is another reward.
+std::string spec_identity(const std::string& spec) {
+  std::string identity = spec;
+  for (size_t begin = 0; begin <= spec.size();) {
+    const size_t end = std::min(spec.find_first_of(": ", begin), spec.size());
+    const fs::path path = spec.substr(begin, end - begin);
+    std::error_code error;
+    if (!path.empty() && fs::is_regular_file(path, error)) identity += " " + hash_hex(read_text(path));
+    if (!path.empty() && fs::is_directory(path, error)) identity += folder_identity(path);
+    begin = end + 1;
+  }
+  return identity;
+}
+
+}  // namespace
+
+std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
+                                             const OpenedModel* policy) {
+  rewards::RewardSettings settings;
+  settings.allow_unsandboxed = config.allow_unsandboxed;
+  settings.code_command = config.code_command;
+  settings.code_timeout = config.code_timeout;
+  settings.code_memory_mib = config.code_memory_mib;
+  settings.program_timeout = config.reward_timeout;
+  settings.seed = static_cast<uint64_t>(config.seed);
+  settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy); };
+  std::vector<train::NamedReward> all;
+  for (const std::string& text : specs) {
+    rewards::NamedSpec spec = rewards::split_spec(text);
+    for (const train::NamedReward& other : all)
+      if (other.name == spec.name) fail("--reward: two are called {}; put another name before one of them: NAME={}", spec.name, spec.spec);
+    all.push_back({spec.name, rewards::make_reward(spec.spec, settings)});
+  }
+  return all;
+}
+
+train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards) {
+  train::SamplingSetup setup;
+  setup.law = {config.temperature, config.top_p, config.top_k, config.min_p};
+  setup.num_generations = config.num_generations;
+  setup.max_completion_length = config.max_completion_length;
+  setup.seed = static_cast<uint64_t>(config.seed);
+  setup.stop_ids = stop_ids(opened);
+  setup.tokenizer = &opened.text.tokenizer;
+  setup.rewards = &rewards;
+  setup.reward_weights = config.reward_weights.empty() ? std::vector<double>(rewards.size(), 1.0) : config.reward_weights;
+  return setup;
+}
+
+int64_t OnPolicy::longest(const config::RunConfig& config) const {
+  return std::max(prompts.longest, held_out.longest) + config.max_completion_length;
+}
+
+int64_t OnPolicy::largest_group(const config::RunConfig& config) const {
+  // cut into sub-trees of max_tree_tokens, each with the prompt
+  return prompts.longest + config.num_generations * config.max_completion_length +
+         prompts.longest * (config.num_generations * config.max_completion_length / config.max_tree_tokens);
+}
+
+train::Json OnPolicy::identity(const config::RunConfig& config) const {
+  train::Json specs = train::Json::array();
+  for (const std::string& spec : config.reward) specs.push_back(spec_identity(spec));
+  return {{"reward", specs},
+          {"reward_weights", config.reward_weights},
+          {"num_generations", config.num_generations},
+          {"max_completion_length", config.max_completion_length},
+          {"temperature", config.temperature},
+          {"top_p", config.top_p},
+          {"top_k", config.top_k},
+          {"min_p", config.min_p},
+          {"dynamic_sampling", config.dynamic_sampling},
+          {"max_resample", config.max_resample},
+          {"steps_per_generation", config.steps_per_generation},
+          {"num_iterations", config.num_iterations},
+          {"code_command", config.code_command},
+          {"code_timeout", config.code_timeout},
+          {"code_memory_mib", config.code_memory_mib}};
+}
+
+std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const OpenedModel& opened, const train::Machine& machine,
+                                         const fs::path& bad_rows) {
+  auto run = std::make_unique<OnPolicy>();
+  run->rewards = load_rewards(config, config.reward, machine, &opened);
+  const int64_t limit = config.max_length - config.max_completion_length;
+  run->prompts = train::load_prompt_data(row_options(config, opened, config.data, bad_rows), limit, run->rewards);
+  log_info("data: {}", train::describe(run->prompts));
+  if (!config.eval_file.empty()) {
+    run->held_out = train::load_prompt_data(row_options(config, opened, {config.eval_file}, bad_rows), limit, run->rewards);
+    log_info("held out: {}", train::describe(run->held_out));
+  }
+  return run;
+}
+
+train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
+                              const ops::AdapterSet* adapters) {
+  train::SamplingSetup setup = sampling_setup(config, opened, const_cast<std::vector<train::NamedReward>&>(run.rewards));
+  setup.num_generations = 1;
+  setup.seed ^= kEvaluationSeed;
+  const std::vector<train::DrawnGroup> groups = train::sample_and_judge(model, adapters, run.held_out, setup);
+  const int64_t one[] = {1};
+  return train::prompt_figures(groups, setup, one, "eval_");
+}
+
+}  // namespace hone::app

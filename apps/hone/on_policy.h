@@ -1,0 +1,44 @@
+#pragma once
+// What on-policy commands and `hone eval --reward` share: rewards from their specs, prompts, the sampler's settings, and the run's source of
+// rollouts.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hone/methods/on_policy.h"
+#include "hone/train/loop.h"
+#include "hone/train/prompt_evaluation.h"
+#include "loaded_model.h"
+
+namespace hone::app {
+
+/// The rewards of --reward, under their names; two of one name are refused. Reward models are loaded here. `policy` is told about where a reward
+/// model has another tokenizer; null: nothing is said.
+std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
+                                             const OpenedModel* policy);
+
+/// How completions are sampled and judged; refers to `rewards` and to the opened model's tokenizer.
+train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards);
+
+/// Everything of an on-policy run but its model.
+struct OnPolicy {
+  std::vector<train::NamedReward> rewards;
+  train::PromptData prompts, held_out;
+  std::unique_ptr<methods::OnPolicyMethod> method;
+  std::unique_ptr<train::RolloutSource> source;
+
+  /// Packed tokens that a group takes at most, and tokens of the longest sequence.
+  int64_t largest_group(const config::RunConfig& config) const;
+  int64_t longest(const config::RunConfig& config) const;
+  train::Json identity(const config::RunConfig& config) const;
+};
+
+/// Reads and checks rewards, prompts and held-out prompts.
+std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const OpenedModel& opened, const train::Machine& machine,
+                                         const std::filesystem::path& bad_rows);
+
+/// One completion of each held-out prompt: eval_pass@1, eval_reward, ...
+train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
+                              const ops::AdapterSet* adapters);
+
+}  // namespace hone::app
