@@ -128,6 +128,7 @@ Judgement judge_answer(const Sample& sample) {
     const std::optional<Reading> given = read_answer(sample.completion, text, gold, steps);
     if (!given || (given->parsed.empty() && !gold[0].is_words)) return {Verdict::unparsed, 0.0, "no answer found, wanted " + shown(text)};
     if (matches(given->text, text, given->parsed, gold, steps)) return {Verdict::right, 1.0, {}};
+    if (const std::string fault = gold_fault(text); !fault.empty()) return bad_gold(fault);
     return {Verdict::wrong, 0.0, "found " + shown(given->text) + ", wanted " + shown(text)};
   } catch (const OverLimit&) {
     if (const std::string fault = gold_fault(text); !fault.empty()) return bad_gold(fault);

@@ -179,13 +179,13 @@ class Parser {
         factors.push_back(signed_factor());
       } else if (take_sign("/")) {
         if (now().kind == TokenKind::word) {  // miles/hour
-          unit();
+          unit(first);
           continue;
         }
         const Node* top = factors.size() == 1 ? factors[0] : make(Kind::multiply, "", std::move(factors));
         factors = {make(Kind::divide, "", {top, signed_factor()})};
       } else if (now().kind == TokenKind::word && now().text != "and" && now().text != "or") {
-        unit();
+        unit(first);
         if (starts_factor()) throw NoExpression{};
       } else if (starts_factor() && !(now().kind == TokenKind::letters && now().text == "U" && ends_bracket() && ahead(1).kind == TokenKind::sign)) {
         if (now().kind == TokenKind::number && tokens_[at_ - 1].kind == TokenKind::number) throw NoExpression{};
@@ -218,8 +218,11 @@ class Parser {
     return make(Kind::divide, "", {top, bottom});
   }
 
-  // Words behind a number, with their powers: "cm", "square feet", "units^2".
-  void unit() {
+  // Words behind a number (which stands from token `first`), with their powers: "cm", "square feet", "units^2".
+  void unit(size_t first) {
+    const bool counts = std::any_of(tokens_.begin() + static_cast<long>(first), tokens_.begin() + static_cast<long>(at_),
+                                    [](const Token& t) { return t.kind == TokenKind::number || t.text == "pi"; });
+    if (!counts) throw NoExpression{};
     std::string name;
     while (now().kind == TokenKind::word && now().text != "and" && now().text != "or") {
       name += (name.empty() ? "" : " ") + now().text;
@@ -455,7 +458,7 @@ class Parser {
 // Words, as an answer: letters, and nothing of an expression that went wrong.
 bool is_words(const std::string& text) {
   return std::any_of(text.begin(), text.end(), [](unsigned char c) { return std::isalpha(c) || c >= 0x80; }) &&
-         text.find_first_of("^_=&|") == text.npos;
+         text.find_first_of("^_=&|+<>[]/%") == text.npos;
 }
 
 }  // namespace

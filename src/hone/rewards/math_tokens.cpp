@@ -192,7 +192,9 @@ class Lexer {
     while (open < text_.size() && text_[open] == ' ') ++open;
     const size_t close = open < text_.size() && text_[open] == '{' ? text_.find('}', open) : std::string_view::npos;
     if (close == std::string_view::npos) return push(TokenKind::command, "text");
-    Lexer inner(text_.substr(open + 1, close - open - 1), options_);
+    std::string_view inside = text_.substr(open + 1, close - open - 1);
+    while (!inside.empty() && (inside.back() == '.' || inside.back() == ' ')) inside.remove_suffix(1);
+    Lexer inner(inside, options_);
     inner.in_text_ = true;
     inner.unit_letter_ = !tokens_.empty() && (tokens_.back().kind == TokenKind::number || tokens_.back().text == "}" || tokens_.back().text == ")");
     at_ = close + 1;
