@@ -3,25 +3,14 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 
 #include "hone/rewards/math_answer.h"
 #include "hone/rewards/math_tree.h"
 #include "judge_support.h"
+#include "shared_rows.h"
 
 namespace hone::rewards {
 namespace {
-
-std::vector<nlohmann::json> shared_rows(const std::string& name) {
-  const char* folder = std::getenv("HONE_SHARED");
-  const std::filesystem::path path = std::filesystem::path(folder ? folder : HONE_SOURCE_DIR "/../shared") / "data" / name;
-  std::vector<nlohmann::json> rows;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
-  return rows;
-}
 
 TEST(MathOnGsm8k, EveryLabelledSolutionAgrees) {
   const auto rows = shared_rows("gsm8k/model_solutions_dev.jsonl");

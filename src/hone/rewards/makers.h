@@ -10,6 +10,7 @@ namespace hone::rewards {
 using Maker = std::unique_ptr<Reward> (*)(const std::string& argument, const RewardSettings& settings);
 
 std::unique_ptr<Reward> make_math(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_ifeval(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_exact(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_regex(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_format(const std::string& argument, const RewardSettings& settings);

@@ -30,7 +30,7 @@ const std::vector<SpecRow>& spec_rows() {
       {"exact", "", make_exact},
       {"regex", "PATTERN", make_regex},
       {"json", "SCHEMA_FILE", nullptr},
-      {"ifeval", "", nullptr},
+{"ifeval", "", make_ifeval},
       {"code", "", make_code},
       {"format", "PATTERN", make_format},
       {"length", "MAX,CACHE", nullptr},
