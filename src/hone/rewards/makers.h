@@ -11,6 +11,9 @@ using Maker = std::unique_ptr<Reward> (*)(const std::string& argument, const Rew
 
 std::unique_ptr<Reward> make_math(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_ifeval(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_json(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_length(const std::string& argument, const RewardSettings& settings);
+std::unique_ptr<Reward> make_repetition(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_exact(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_regex(const std::string& argument, const RewardSettings& settings);
 std::unique_ptr<Reward> make_format(const std::string& argument, const RewardSettings& settings);
