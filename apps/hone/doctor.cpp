@@ -15,6 +15,7 @@
 #include "hone/base/threads.h"
 #include "hone/kernels/kernels.h"
 #include "hone/model/source.h"
+#include "hone/rewards/sandbox.h"
 
 namespace hone::app {
 namespace {
@@ -117,6 +118,9 @@ int run_doctor(const Arguments& arguments) {
   report["device"] = "cpu, float32";
   const bool named = !config.model_name_or_path.empty();
   report["model"] = describe_model(named ? config.model_name_or_path : kDefaultModel, named, missing);
+  const std::string& unsafe = rewards::isolation_fault();
+  report["sandbox"] = unsafe.empty();
+  if (!unsafe.empty()) missing.push_back(fmt::format("isolation for --reward code: {} (docs/sandbox.md)", unsafe));
   report["missing"] = missing;
 
   std::string out;

@@ -181,7 +181,8 @@ void supervise(Supervisor& run) {
   double next = now() + 0.02;
   for (;;) {
     int wait_status = 0;
-    if (waitpid(run.init, &wait_status, WNOHANG) == run.init) break;
+    const pid_t ended = waitpid(run.init, &wait_status, WNOHANG);
+    if (ended == run.init || (ended < 0 && errno == ECHILD)) break;  // kill_below may have waited for it
     run.pump(run.has_status ? 1 : 10);
     if (killed || now() < next) continue;
     next = now() + 0.02;
