@@ -94,7 +94,7 @@ Buffers make_buffers(int64_t layers, int64_t M, int64_t N, int64_t K) {
   for (int64_t layer = 0; layer < layers; layer++) {
     b.panels.push_back(at::zeros({kernels::panel_floats(N, K)}));
     b.codes.push_back(at::zeros({kernels::quant_code_bytes(N, K)}, at::kByte));
-    b.scales.push_back(at::zeros({kernels::quant_scale_floats(N, K)}));
+    b.scales.push_back(at::zeros({kernels::quant_scale_floats(N, K, kernels::QuantType::nf4)}));
     kernels::pack_panels(b.w.data_ptr<float>(), 0, N, K, b.panels.back().data_ptr<float>());
     kernels::pack_quant_panels(codes.data_ptr<uint8_t>(), absmax.data_ptr<float>(), 0, N, K, b.codes.back().data_ptr<uint8_t>(),
                                b.scales.back().data_ptr<float>());

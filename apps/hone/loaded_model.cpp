@@ -21,7 +21,7 @@ void set_reward_pad(model::SavedModel& saved, const OpenedModel& opened) {
 }  // namespace
 
 std::string quantisation_name(const config::PeftOptions& o) {
-  if (!o.load_in_4bit) return {};
+  if (!o.load_in_4bit || o.bnb_4bit_quant_type == config::QuantType::gguf) return {};
   return std::string(o.bnb_4bit_quant_type == config::QuantType::nf4 ? "nf4" : "fp4") + (o.use_bnb_nested_quant ? "+nested" : "");
 }
 
@@ -60,6 +60,7 @@ train::RowDataOptions row_options(const config::RunConfig& config, const OpenedM
 
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& o) {
   if (!o.load_in_4bit) return std::nullopt;
+  if (o.bnb_4bit_quant_type == config::QuantType::gguf) return model::Quantisation{.stored = true};
   return model::Quantisation{o.bnb_4bit_quant_type == config::QuantType::nf4 ? kernels::QuantType::nf4 : kernels::QuantType::fp4,
                              o.use_bnb_nested_quant};
 }

@@ -30,7 +30,7 @@ train::RowDataOptions row_options(const config::RunConfig& config, const OpenedM
 
 /// The storage of the base's linears that --load_in_4bit asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
-/// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested".
+/// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested". The blocks of a GGUF file have the values of float32: "".
 std::string quantisation_name(const config::PeftOptions& options);
 /// "float32" for "".
 std::string held_in(const std::string& quantisation);

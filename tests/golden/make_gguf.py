@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/gguf: two tiny GGUF files by the gguf package, with what the same numbers give in transformers.
+"""Writes tests/golden/gguf: three tiny GGUF files by the gguf package, two with what the same numbers give in transformers.
 
 usage: make_gguf.py      (needs tests/peers/requirements.txt and tests/golden/models/chat, whose tokenizer it takes)
 
@@ -8,6 +8,7 @@ usage: make_gguf.py      (needs tests/peers/requirements.txt and tests/golden/mo
   hf/oracle.safetensors      ids, weights, logprobs, entropy, loss ... of make_golden.py (no logits, no gradients)
   untied.gguf     output.weight of its own, an explicit head size (attention.key_length), another rope.freq_base, no vocabulary; F32, F16, BF16
   untied.oracle.safetensors      the same, with logits
+  q4.gguf         every linear Q4_0 or Q4_1, so that --bnb_4bit_quant_type gguf can keep them
 
 GGUF files of llama models keep Q and K for interleaved rotary pairs: row 2i + j of a head (j = 0, 1) is row i + j * head_dim / 2 in half-split order.
 make_gguf.py loads mixed.gguf with transformers too and compares every tensor, so the order and the dequantisation are transformers'.
@@ -40,6 +41,12 @@ FILES = {
         theta=10000.0, embed="q8_0",
         layers=[dict(attn_q="f16", attn_k="bf16", attn_v="q4_1", attn_output="q4_0", ffn_gate="q8_0", ffn_up="q4_0", ffn_down="q4_1"),
                 dict(attn_q="q4_0", attn_k="q4_1", attn_v="f32", attn_output="q8_0", ffn_gate="bf16", ffn_up="q4_1", ffn_down="f16")]),
+    "q4": dict(
+        config=dict(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=96, vocab_size=290, num_hidden_layers=2,
+                    tie_word_embeddings=True),
+        theta=10000.0, embed="q8_0",
+        layers=[dict(attn_q="q4_1", attn_k="q4_1", attn_v="q4_1", attn_output="q4_0", ffn_gate="q4_0", ffn_up="q4_0", ffn_down="q4_1"),
+                dict(attn_q="q4_0", attn_k="q4_0", attn_v="q4_0", attn_output="q4_1", ffn_gate="q4_1", ffn_up="q4_1", ffn_down="q4_0")]),
     "untied": dict(
         config=dict(hidden_size=24, num_attention_heads=3, num_key_value_heads=1, head_dim=10, intermediate_size=20, vocab_size=61, num_hidden_layers=1,
                     tie_word_embeddings=False),
@@ -158,6 +165,7 @@ def main():
     read = AutoModelForCausalLM.from_pretrained(OUT, gguf_file="mixed.gguf", dtype=torch.float32).state_dict()
     for name, tensor in state.items():
         assert torch.equal(tensor, read[name]), name
+    write_gguf(OUT / "q4.gguf", FILES["q4"], 3)
     config, state = write_gguf(OUT / "untied.gguf", FILES["untied"], 2)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

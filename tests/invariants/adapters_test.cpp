@@ -94,6 +94,52 @@ TEST_P(ExactAdapters, WeightsAndMetricsAfterFiveSteps) {
 INSTANTIATE_TEST_SUITE_P(Kinds, ExactAdapters, testing::ValuesIn(kinds()), [](const auto& info) { return std::string(info.param.name); });
 
 // One base, two policies: switching between them, or off, leaves no trace.
+// A GGUF file's own 4-bit blocks have exactly the values of its float32 form: adapters trained on either are the same bits.
+TEST(GgufBlocks, TrainAsTheirFloat32Form) {
+  const test::RowSet rows = test::documents_of(golden::read_oracle(golden::golden_path("gguf/hf/oracle.safetensors")));
+  const methods::Sft method = rows.method();
+  adapters::LoraConfig lora;
+  lora.r = 4;
+  const auto outcome = [&](const std::optional<model::Quantisation>& quantisation, ops::Backend backend) {
+    const test::TemporaryRun run;
+    return test::run_job("gguf/q4.gguf", method, test::small_config(5), run.path, {.backend = backend, .lora = lora, .quantisation = quantisation});
+  };
+  const test::JobOutcome dense = outcome(std::nullopt, ops::Backend::kernels);
+  const test::JobOutcome blocks = outcome(model::Quantisation{.stored = true}, ops::Backend::kernels);
+  EXPECT_TRUE(same_bits(dense.weights, blocks.weights));
+  EXPECT_TRUE(blocks.base_unchanged);
+  ASSERT_EQ(dense.metrics.size(), 5u);
+  for (size_t i = 0; i < dense.metrics.size(); ++i) EXPECT_EQ(test::exact_part(dense.metrics[i]), test::exact_part(blocks.metrics[i]));
+  EXPECT_TRUE(outcome(model::Quantisation{.stored = true}, ops::Backend::reference).base_unchanged);
+}
+
+// Every linear, as tensors: the same bits on both backends, in less memory.
+TEST(GgufBlocks, HoldTheValuesOfTheFile) {
+  const auto source = model::open_model(golden::golden_path("gguf/q4.gguf").string());
+  const auto dense = model::load_model(*source, ops::Backend::kernels, at::kCPU, 64);
+  for (const ops::Backend backend : {ops::Backend::kernels, ops::Backend::reference}) {
+    const auto blocks = model::load_model(*source, backend, at::kCPU, 64, model::Quantisation{.stored = true});
+    EXPECT_TRUE(same_bits(test::all_values(*dense), test::all_values(*blocks)));
+    for (const model::Block& block : blocks->blocks)
+      for (const ops::Parameter* linear : {&block.qkv, &block.o, &block.gate_up, &block.down}) {
+        ASSERT_TRUE(linear->is_quantised()) << linear->name();
+        if (backend == ops::Backend::kernels) EXPECT_LE(ops::value_bytes(*linear), linear->numel()) << linear->name();
+      }
+  }
+}
+
+TEST(GgufBlocks, AreRefusedWhereALinearIsNotInFourBits) {
+  for (const char* path : {"gguf/mixed.gguf", "models/chat"}) {
+    const auto source = model::open_model(golden::golden_path(path).string());
+    try {
+      model::load_model(*source, ops::Backend::kernels, at::kCPU, 64, model::Quantisation{.stored = true});
+      FAIL() << path;
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find("--bnb_4bit_quant_type gguf"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(AdaptersOnOneBase, AreSwitchedForEachForward) {
   const auto source = model::open_model(golden::golden_path("models/tied_gqa2").string());
   const auto model = model::load_model(*source, ops::Backend::kernels, at::kCPU, 64);

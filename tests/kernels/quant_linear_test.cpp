@@ -14,27 +14,46 @@ namespace {
 
 using Floats = std::vector<float>;
 using Bytes = std::vector<uint8_t>;
-constexpr QuantType kTypes[] = {QuantType::nf4, QuantType::fp4};
+constexpr QuantType kTypes[] = {QuantType::nf4, QuantType::fp4, QuantType::q4_0, QuantType::q4_1};
 
 struct Quantised {  // one tensor (rows, K), flattened
-  Quantised(const Floats& w, QuantType type) : codes((w.size() + 1) / 2), absmax((w.size() + 63) / 64), values(w.size()) {
+  Quantised(const Floats& w, QuantType type) : codes((w.size() + 1) / 2), values(w.size()) {
     const auto count = static_cast<int64_t>(w.size());
-    quantize_4bit(w.data(), count, type, codes.data(), absmax.data());
-    dequantize_4bit(codes.data(), absmax.data(), count, type, values.data());
+    absmax.resize((count + quant_block(type) - 1) / quant_block(type));
+    if (is_gguf(type)) {
+      take_as_blocks(w, type);
+    } else {
+      quantize_4bit(w.data(), count, type, codes.data(), absmax.data());
+      dequantize_4bit(codes.data(), absmax.data(), count, type, values.data());
+    }
+  }
+  // Scales and minimums out of w, which no quantiser of ours makes: the values follow from them, a multiply and then an add.
+  void take_as_blocks(const Floats& w, QuantType type) {
+    if (has_minimums(type)) minimums.resize(absmax.size());
+    for (size_t i = 0; i < absmax.size(); i++) absmax[i] = w[i * 7 % w.size()];
+    for (size_t i = 0; i < minimums.size(); i++) minimums[i] = w[i * 5 % w.size()];
+    for (size_t i = 0; i < w.size(); i++) {
+      const auto code = static_cast<uint8_t>(static_cast<int>(std::fabs(w[i]) * 1000) % 16);
+      codes[i / 2] |= static_cast<uint8_t>(i % 2 == 0 ? code << 4 : code);
+      const float scaled = static_cast<float>(type == QuantType::q4_0 ? code - 8 : code) * absmax[i / 32];
+      values[i] = minimums.empty() ? scaled : scaled + minimums[i / 32];
+    }
   }
   Bytes codes;
-  Floats absmax, values;
+  Floats absmax, minimums, values;
 };
 
 struct Weight {  // 4-bit panels of (N, K), zero past N, and 64-byte aligned
   Weight(int64_t N, int64_t K, QuantType type)
       : codes((quant_code_bytes(N, K) + 3) / 4),
-        scales(quant_scale_floats(N, K)),
-        panels{reinterpret_cast<uint8_t*>(codes.data), scales.data, type} {}
+        scales(quant_scale_floats(N, K, type)),
+        minimums(quant_scale_floats(N, K, type)),
+        panels{reinterpret_cast<uint8_t*>(codes.data), scales.data, type, has_minimums(type) ? minimums.data : nullptr} {}
   void place(const Quantised& part, int64_t row, int64_t rows, int64_t K) {
-    pack_quant_panels(part.codes.data(), part.absmax.data(), row, rows, K, reinterpret_cast<uint8_t*>(codes.data), scales.data);
+    pack_quant_panels(part.codes.data(), part.absmax.data(), row, rows, K, reinterpret_cast<uint8_t*>(codes.data), scales.data, panels.type);
+    if (panels.minimums) pack_quant_minimums(part.minimums.data(), row, rows, K, panels.type, minimums.data);
   }
-  Aligned codes, scales;
+  Aligned codes, scales, minimums;
   QuantPanels panels;
 };
 
@@ -56,13 +75,14 @@ TEST(QuantPanels, HoldWhatTheLayoutSays) {
         for (const int64_t K : {1, 3, 32, 33, 64, 96, 130, 192}) {
           const Forced forced(isa);
           const Twins twins(N, K, type, 1);
-          const int64_t g = std::gcd(K, int64_t{64});
+          const int64_t g = std::gcd(K, is_gguf(type) ? int64_t{32} : int64_t{64});
           for (int64_t n = 0; n < panel_count(N) * kPanel; n++)
             for (int64_t k = 0; k < K; k++) {
               const uint8_t byte = twins.weight.panels.codes[(n / 32 * K + k) * 16 + n % 16];
               const int code = n % 32 < 16 ? byte & 15 : byte >> 4;
-              const float scale = twins.weight.panels.scales[(n / 32 * (K / g) + k / g) * 32 + n % 32];
-              const float value = quant_map(type)[code] * scale;
+              const int64_t block = (n / 32 * (K / g) + k / g) * 32 + n % 32;
+              const float scaled = quant_map(type)[code] * twins.weight.panels.scales[block];
+              const float value = has_minimums(type) ? scaled + twins.weight.panels.minimums[block] : scaled;
               ASSERT_EQ(value, n < N ? twins.quantised.values[n * K + k] : 0.0f) << "N " << N << " K " << K << " at " << n << ", " << k;
             }
           Floats back(N * K, kNaN);
@@ -148,9 +168,10 @@ TEST(QuantLinear, BackwardInputHasTheBitsOfTheDenseProduct) {
 }
 
 // Scales and products below the smallest normal number count as 0, as they do in a dense product.
+// (Values of GGUF blocks are never denormal: their scales and minimums are halves.)
 TEST(QuantLinear, DenormalsAreThoseOfTheDenseProduct) {
   const int64_t N = 40, K = 64, M = 3;
-  for (const QuantType type : kTypes)
+  for (const QuantType type : {QuantType::nf4, QuantType::fp4})
     for (const float scale : {1e-36f, 1e-37f, 1e-38f, 1e-40f})
       for (const Isa isa : available_isas()) {
         const Forced forced(isa);
@@ -182,7 +203,7 @@ TEST(QuantLinear, NoRowsAndNoInputs) {
 // bitsandbytes' own product and gradient. Its sums run in another order: a sum of n products is off by at most n * 2^-24 * sum |a b| either way.
 TEST(QuantLinear, AgreesWithBitsandbytes) {
   const auto oracle = golden::read_oracle(golden::golden_path("bnb/product.safetensors"));
-  for (const QuantType type : kTypes) {
+  for (const QuantType type : {QuantType::nf4, QuantType::fp4}) {
     const std::string name = type == QuantType::nf4 ? "nf4." : "fp4.";
     const auto of = [&](const char* key) {
       const auto& values = oracle.at(name + key).values;

@@ -18,7 +18,7 @@ enum class KernelChoice { automatic, reference };
 enum class OnGuard { stop, warn };
 enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
-enum class QuantType { nf4, fp4 };
+enum class QuantType { nf4, fp4, gguf };            // gguf: the blocks that the file holds
 enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
 enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy, eval_reward, eval_pass_at_1 };
 

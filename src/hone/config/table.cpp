@@ -163,8 +163,9 @@ Rows adapter_rows() {
           .told_as("as the adapter was trained")
           .in(merge)
           .shown(),
-      choice("bnb_4bit_quant_type", &C::bnb_4bit_quant_type, "the 16 values of 4 bits")
-          .one_of({"nf4", "fp4"})
+      choice("bnb_4bit_quant_type", &C::bnb_4bit_quant_type,
+             "the 16 values of 4 bits; gguf: the 4-bit blocks of a GGUF file (Q4_0, Q4_1) as they are, which changes no value")
+          .one_of({"nf4", "fp4", "gguf"})
           .with(Needs::four_bit)
           .in(kMachineCommands | merge),
       row("use_bnb_nested_quant", &C::use_bnb_nested_quant, "true|false", "the scales of the 4-bit blocks in 8 bits")

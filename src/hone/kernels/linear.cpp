@@ -41,13 +41,14 @@ void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, 
 void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
                          int64_t ldy, bool go_on, SideProducts sides) {
   const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_forward_4bit : avx2::linear_forward_4bit;
-  kernel(x, ldx, M, K, panels.codes, panels.scales, quant_map(panels.type), quant_run(K), N, bias, y, ldy, go_on, sides);
+  kernel(x, ldx, M, K, panels.codes, panels.scales, panels.minimums, quant_map(panels.type), quant_run(K, panels.type), N, bias, y, ldy, go_on,
+         sides);
 }
 
 void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
                                 bool go_on, SideProducts sides) {
   const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input_4bit : avx2::linear_backward_input_4bit;
-  kernel(dy, lddy, M, N, panels.codes, panels.scales, quant_map(panels.type), quant_run(K), K, dx, lddx, go_on, sides);
+  kernel(dy, lddy, M, N, panels.codes, panels.scales, panels.minimums, quant_map(panels.type), quant_run(K, panels.type), K, dx, lddx, go_on, sides);
 }
 
 void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, const float* panels, int64_t K, float* dx, int64_t lddx,

@@ -56,6 +56,9 @@ constexpr float kFp4[16] = {0.0f, 0.0625f / 12.0f,  8.0f / 12.0f,  1.0f,  4.0f /
                             0.0f, -0.0625f / 12.0f, -8.0f / 12.0f, -1.0f, -4.0f / 12.0f, -0.5f, -2.0f / 12.0f, -0.25f};
 // clang-format on
 
+constexpr float kQ40[16] = {-8.0f, -7.0f, -6.0f, -5.0f, -4.0f, -3.0f, -2.0f, -1.0f, 0.0f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f};
+constexpr float kQ41[16] = {0.0f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f, 8.0f, 9.0f, 10.0f, 11.0f, 12.0f, 13.0f, 14.0f, 15.0f};
+
 QuantTables make_tables(const float* map) {
   QuantTables t{};
   std::copy_n(map, 16, t.map);
@@ -102,7 +105,10 @@ float exact_mean(const float* x, int64_t count) {
 
 }  // namespace
 
-const float* quant_map(QuantType type) { return quant_tables(type).map; }
+const float* quant_map(QuantType type) {
+  alignas(64) static const std::array<float, 16> q4_0 = std::to_array(kQ40), q4_1 = std::to_array(kQ41);
+  return type == QuantType::q4_0 ? q4_0.data() : type == QuantType::q4_1 ? q4_1.data() : quant_tables(type).map;
+}
 
 const float* dynamic_map(bool is_signed) {
   static const std::array<float, 256> with_sign = make_dynamic_map(true), without_sign = make_dynamic_map(false);
@@ -135,12 +141,20 @@ void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float o
 }
 
 void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes,
-                       float* panel_scales) {
-  if (K > 0) HONE_CHOOSE(pack_quant_panels)(codes, absmax, row_begin, rows, K, quant_run(K), panel_codes, panel_scales);
+                       float* panel_scales, QuantType type) {
+  if (K == 0) return;
+  HONE_CHOOSE(pack_quant_codes)(codes, row_begin, rows, K, panel_codes);
+  HONE_CHOOSE(pack_quant_scales)(absmax, quant_block(type), row_begin, rows, K, quant_run(K, type), panel_scales);
+}
+
+void pack_quant_minimums(const float* minimums, int64_t row_begin, int64_t rows, int64_t K, QuantType type, float* panel_minimums) {
+  if (K > 0) HONE_CHOOSE(pack_quant_scales)(minimums, quant_block(type), row_begin, rows, K, quant_run(K, type), panel_minimums);
 }
 
 void unpack_quant_panels(const QuantPanels& panels, int64_t row_begin, int64_t rows, int64_t K, float* w) {
-  if (K > 0) HONE_CHOOSE(unpack_quant_panels)(panels.codes, panels.scales, quant_map(panels.type), quant_run(K), row_begin, rows, K, w);
+  if (K == 0) return;
+  HONE_CHOOSE(unpack_quant_panels)
+  (panels.codes, panels.scales, panels.minimums, quant_map(panels.type), quant_run(K, panels.type), row_begin, rows, K, w);
 }
 
 #undef HONE_CHOOSE

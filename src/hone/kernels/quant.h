@@ -1,6 +1,8 @@
 #pragma once
-// 4-bit weights (NF4, FP4) and 8-bit optimizer states, byte for byte as bitsandbytes 0.50 makes them. Plain pointers; no LibTorch here.
-// Exactness as in kernels.h: a 4-bit weight is the float32 product map[code] * absmax, rounded once; products with it are the chains of
+// 4-bit weights (NF4 and FP4 byte for byte as bitsandbytes 0.50 makes them, Q4_0 and Q4_1 as GGUF files hold them) and 8-bit optimizer states.
+// Plain pointers; no LibTorch here.
+// Exactness as in kernels.h: a 4-bit weight is the float32 product map[code] * absmax, rounded once (Q4_1: and its
+// block's minimum added, rounded once more, as llama.cpp dequantises); products with it are the chains of
 // kernels.h over these values (never factored per block), so that a 4-bit product has the bits of the dense product of dequantised panels.
 #include <cstdint>
 #include <numeric>
@@ -10,11 +12,16 @@
 namespace hone::kernels {
 
 // ---- blocks over a flattened tensor ------------------------------------------------------------------------------------------------
-enum class QuantType { nf4, fp4 };
-constexpr int64_t kQuantBlock = 64;    // weights that share one absmax; blocks run over the flattened tensor
+enum class QuantType { nf4, fp4, q4_0, q4_1 };
+constexpr int64_t kQuantBlock = 64;    // NF4, FP4: weights that share one absmax; blocks run over the flattened tensor
+constexpr int64_t kGgufBlock = 32;     // Q4_0, Q4_1: weights that share one scale (and minimum); a row is a multiple of it
 constexpr int64_t kNestedBlock = 256;  // absmax values that share one nested absmax, and elements of one block of an 8-bit state
 
-/// The 16 values of a code (arXiv:2305.14314, appendix E, for NF4).
+constexpr bool is_gguf(QuantType type) { return type == QuantType::q4_0 || type == QuantType::q4_1; }
+constexpr bool has_minimums(QuantType type) { return type == QuantType::q4_1; }
+constexpr int64_t quant_block(QuantType type) { return is_gguf(type) ? kGgufBlock : kQuantBlock; }
+
+/// The 16 values of a code (arXiv:2305.14314, appendix E, for NF4; -8..7 for Q4_0; 0..15 for Q4_1).
 const float* quant_map(QuantType type);
 /// codes: (count + 1) / 2 bytes, the first element of a pair in the high nibble; absmax: ceil(count / 64) floats.
 void quantize_4bit(const float* x, int64_t count, QuantType type, uint8_t* codes, float* absmax);
@@ -33,21 +40,25 @@ void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float o
 
 // ---- 4-bit weights in panels -------------------------------------------------------------------------------------------------------
 // A weight (N, K) in panels of 32 rows, as in kernels.h: codes: for every step k the 32 codes of a panel in 16 bytes, low nibble = lane j,
-// high nibble = lane j + 16. scales: blocks of 64 of the flattened tensor may cross rows, but never inside a run of g = gcd(K, 64) steps, so
-// every panel keeps one absmax for each (run, lane): element (n, k) has scale ((n/32) * (K/g) + k/g) * 32 + n%32. Lanes past N are 0.
-constexpr int64_t quant_run(int64_t k) { return std::gcd(k, kQuantBlock); }
+// high nibble = lane j + 16. scales: blocks of the flattened tensor (64, GGUF's 32) may cross rows, but never inside a run of g = gcd(K, block)
+// steps, so every panel keeps one scale for each (run, lane): element (n, k) has scale ((n/32) * (K/g) + k/g) * 32 + n%32. Lanes past N are 0.
+// minimums (Q4_1 only) are laid out as the scales.
+constexpr int64_t quant_run(int64_t k, QuantType type) { return std::gcd(k, quant_block(type)); }
 constexpr int64_t quant_code_bytes(int64_t n, int64_t k) { return panel_count(n) * k * (kPanel / 2); }
-constexpr int64_t quant_scale_floats(int64_t n, int64_t k) { return panel_count(n) * (k / quant_run(k)) * kPanel; }
+constexpr int64_t quant_scale_floats(int64_t n, int64_t k, QuantType type) { return panel_count(n) * (k / quant_run(k, type)) * kPanel; }
 
 struct QuantPanels {
   const uint8_t* codes = nullptr;  // 64-byte aligned
   const float* scales = nullptr;   // 64-byte aligned
   QuantType type = QuantType::nf4;
+  const float* minimums = nullptr;  // 64-byte aligned; Q4_1 only
 };
 
 /// Places one whole quantised tensor (rows, K) (flattened codes and absmax, as quantize_4bit makes them) at rows row_begin.. of the panels.
 void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes,
-                       float* panel_scales);
+                       float* panel_scales, QuantType type = QuantType::nf4);
+/// The same for the minimums of its blocks.
+void pack_quant_minimums(const float* minimums, int64_t row_begin, int64_t rows, int64_t K, QuantType type, float* panel_minimums);
 /// Rows [row_begin, row_begin + rows) dequantised to row-major float32 (rows, K).
 void unpack_quant_panels(const QuantPanels& panels, int64_t row_begin, int64_t rows, int64_t K, float* w);
 

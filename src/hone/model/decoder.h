@@ -51,13 +51,14 @@ struct Model {
 /// 4-bit storage of the blocks' linears (QLoRA, arXiv:2305.14314); the head and the embedding stay float32, as transformers keeps them.
 struct Quantisation {
   kernels::QuantType type = kernels::QuantType::nf4;
-  bool nested = true;  // the absmax values are those that double quantisation gives back
+  bool nested = true;   // the absmax values are those that double quantisation gives back
+  bool stored = false;  // instead of both: the blocks that a GGUF file holds (Q4_0, Q4_1), which have exactly the values of its float32 form
 };
 
 /// Reads every tensor of the source into a float32 model, with `quantisation` the blocks' linears into 4 bits, tensor by tensor: the full
-/// model is never in memory. A source that is 4-bit already is taken as it is. Rotary tables cover `positions` positions (see ensure_positions).
-/// Without language_head it is the body of a reward model: an untied lm_head is not read, and where the source has no reward head, add_score_head
-/// makes one or an adapter brings it.
+/// model is never in memory. A source that is 4-bit already is taken as it is (a GGUF file: with Quantisation::stored; UserError where a linear is
+/// not 4-bit there). Rotary tables cover `positions` positions (see ensure_positions). Without language_head it is the body of a reward model: an
+/// untied lm_head is not read, and where the source has no reward head, add_score_head makes one or an adapter brings it.
 std::unique_ptr<Model> load_model(const ModelSource& source, ops::Backend backend, const at::Device& device, int64_t positions,
                                   const std::optional<Quantisation>& quantisation = std::nullopt, bool language_head = true);
 

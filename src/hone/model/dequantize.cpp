@@ -51,6 +51,17 @@ void q4_1_block(const std::byte* in, float* out) {
 
 }  // namespace
 
+void take_apart(DType dtype, const std::byte* blocks, int64_t block_count, uint8_t* codes, float* scales, float* minimums) {
+  check(dtype == DType::q4_0 || dtype == DType::q4_1, "take_apart: blocks of {}", dtype_name(dtype));
+  const int64_t head = dtype == DType::q4_1 ? 4 : 2;
+  for (int64_t i = 0; i < block_count; ++i, blocks += block_bytes(dtype), codes += kBlock / 2) {
+    scales[i] = f16_to_float(load_u16(blocks));
+    if (dtype == DType::q4_1) minimums[i] = f16_to_float(load_u16(blocks + 2));
+    const auto code = [&](int64_t j) { return static_cast<unsigned>(blocks[head + j % (kBlock / 2)]) >> (j < kBlock / 2 ? 0 : 4) & 15u; };
+    for (int64_t j = 0; j < kBlock; j += 2) codes[j / 2] = static_cast<uint8_t>(code(j) << 4 | code(j + 1));
+  }
+}
+
 std::string_view dtype_name(DType dtype) { return kFormats[static_cast<int>(dtype)].name; }
 int64_t block_elements(DType dtype) { return kFormats[static_cast<int>(dtype)].block_elements; }
 int64_t block_bytes(DType dtype) { return kFormats[static_cast<int>(dtype)].block_bytes; }

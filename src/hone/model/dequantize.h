@@ -25,6 +25,10 @@ uint16_t float_to_bf16(float value);
 /// Writes `count` float32 values; `count` is a multiple of block_elements(dtype); `in` needs no alignment.
 void to_float32(DType dtype, const std::byte* in, int64_t count, float* out);
 
+/// q4_0 and q4_1: the blocks taken apart, as kernels/quant.h takes them. codes: two a byte, the first element in the high nibble; one scale and
+/// (q4_1; else may be null) one minimum a block.
+void take_apart(DType dtype, const std::byte* blocks, int64_t block_count, uint8_t* codes, float* scales, float* minimums);
+
 /// The other direction, for f32, f16, bf16 and u8 only. Returns false when a value does not fit (a finite one that overflows float16, one that
 /// is no whole number from 0 to 255 for u8).
 bool from_float32(DType dtype, const float* in, int64_t count, std::byte* out);

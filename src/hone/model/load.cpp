@@ -54,9 +54,21 @@ struct Loader {
     return p;
   }
 
+  /// What the source holds in 4 bits already, as far as that is what is wanted.
+  std::optional<QuantizedTensor> held(const std::string& name) const {
+    if (!quantisation || !quantisation->stored) return source.quantized(name);
+    std::optional<QuantizedTensor> blocks = source.gguf_blocks(name);
+    if (!blocks)
+      fail(
+          "{}: tensor {} is not in 4 bits there, so that it cannot be kept as it is; for --bnb_4bit_quant_type gguf every linear must be Q4_0 or "
+          "Q4_1 in a GGUF file; leave the type out (nf4)",
+          source.path().string(), name);
+    return blocks;
+  }
+
   /// A linear of a block: in 4 bits where that is wanted, or where the source has it so.
   ops::Parameter linear(const std::vector<std::pair<std::string, int64_t>>& names_and_rows, int64_t cols) {
-    const std::optional<QuantizedTensor> first = source.quantized(names_and_rows.front().first);
+    const std::optional<QuantizedTensor> first = held(names_and_rows.front().first);
     if (!quantisation && !first) return load(names_and_rows, cols);
     std::vector<ops::Part> parts;
     int64_t rows = 0;
@@ -67,11 +79,13 @@ struct Loader {
     const kernels::QuantType type = first ? first->type : quantisation->type;
     ops::Parameter p = ops::make_quantised_parameter(parts, cols, type, backend, options);
     for (const ops::Part& part : p.parts) {
-      if (const std::optional<QuantizedTensor> stored = source.quantized(part.name)) {
+      if (const std::optional<QuantizedTensor> stored = held(part.name)) {
         if (stored->type != type) fail("{}: {} and {} are of different 4-bit types", source.path().string(), part.name, p.name());
-        if (!kernels::all_finite(stored->absmax.data(), static_cast<int64_t>(stored->absmax.size())))
+        if (!kernels::all_finite(stored->absmax.data(), static_cast<int64_t>(stored->absmax.size())) ||
+            !kernels::all_finite(stored->minimums.data(), static_cast<int64_t>(stored->minimums.size())))
           fail("{}: tensor {} has a scale that is not finite: the file is damaged; take another checkpoint", source.path().string(), part.name);
-        ops::set_quantised_part(p, part, reinterpret_cast<const uint8_t*>(stored->codes.data()), stored->absmax.data());
+        ops::set_quantised_part(p, part, reinterpret_cast<const uint8_t*>(stored->codes.data()), stored->absmax.data(),
+                                stored->minimums.empty() ? nullptr : stored->minimums.data());
       } else {
         if (first) fail("{}: {} is 4-bit but {} is not", source.path().string(), p.name(), part.name);
         quantise(p, part, cols);

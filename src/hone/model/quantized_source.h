@@ -15,9 +15,11 @@
 namespace hone::model {
 
 struct QuantizedTensor {
-  std::span<const std::byte> codes;  // flattened, two a byte, as kernels::quantize_4bit makes them; a view into the mapped file
-  std::vector<float> absmax;         // one for 64 elements; dequantised where the file has them nested
+  std::span<const std::byte> codes;  // flattened, two a byte, as kernels::quantize_4bit makes them; a view into the mapped file, or of `own_codes`
+  std::vector<float> absmax;         // one for a block of the type; dequantised where the file has them nested
   kernels::QuantType type = kernels::QuantType::nf4;
+  std::vector<float> minimums{};       // as absmax, where the type has them
+  std::vector<std::byte> own_codes{};  // of a GGUF file, whose blocks hold codes and scales together
 };
 
 /// The 4-bit tensors of a folder. Every size is checked when they are taken, so that reading afterwards cannot leave the file.

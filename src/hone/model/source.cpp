@@ -8,6 +8,7 @@
 #include "hone/base/files.h"
 #include "hone/base/hash.h"
 #include "hone/base/threads.h"
+#include "hone/model/dequantize.h"
 #include "hone/model/gguf.h"
 #include "hone/model/gguf_names.h"
 #include "hone/model/safetensors.h"
@@ -174,6 +175,28 @@ class GgufSource : public ModelSource {
         to_float32(view.dtype, stored, width, out + (row - begin) * width);
       }
     });
+  }
+
+  std::optional<QuantizedTensor> gguf_blocks(const std::string& name) const override {
+    const TensorSpec& wanted = spec(name);
+    const TensorView& view = file_.tensors().at(gguf_name(name));
+    if (view.dtype != DType::q4_0 && view.dtype != DType::q4_1) return std::nullopt;
+    const int64_t rows = wanted.shape[0], row_blocks = view.row_elements() / block_elements(view.dtype), row_codes = view.row_elements() / 2;
+    QuantizedTensor out;
+    out.type = view.dtype == DType::q4_0 ? kernels::QuantType::q4_0 : kernels::QuantType::q4_1;
+    out.absmax.resize(rows * row_blocks);
+    if (kernels::has_minimums(out.type)) out.minimums.resize(rows * row_blocks);
+    out.own_codes.resize(rows * row_codes);
+    parallel_for(rows, std::max<int64_t>(1, 65536 / view.row_elements()), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t stored = is_interleaved(name) ? interleaved_row(row, config_.head_dim) : row;
+        take_apart(view.dtype, view.bytes.data() + stored * row_blocks * block_bytes(view.dtype), row_blocks,
+                   reinterpret_cast<uint8_t*>(out.own_codes.data()) + row * row_codes, out.absmax.data() + row * row_blocks,
+                   out.minimums.empty() ? nullptr : out.minimums.data() + row * row_blocks);
+      }
+    });
+    out.codes = out.own_codes;
+    return out;
   }
 
   std::string content_hash() const override {

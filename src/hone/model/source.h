@@ -51,6 +51,11 @@ class ModelSource {
     (void)name;
     return std::nullopt;
   }
+  /// The blocks of a GGUF file's tensor, where it is Q4_0 or Q4_1 there: exactly the values of load_rows, in 4 bits.
+  virtual std::optional<QuantizedTensor> gguf_blocks(const std::string& name) const {
+    (void)name;
+    return std::nullopt;
+  }
   /// Gives the pages of the mapped files that were read back to the system.
   virtual void release() const {}
   /// Hash of the configuration and of every byte of the weights (reads the files once, at gigabytes a second).

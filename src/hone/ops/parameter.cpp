@@ -32,13 +32,18 @@ Parameter shaped(std::vector<Part> parts, int64_t cols, Backend backend) {
 at::Tensor dequantised(const Parameter& p, int64_t row_begin, int64_t rows) {
   if (p.backend == Backend::kernels) {
     at::Tensor w = at::empty({rows, p.cols}, p.scales.options());
-    kernels::unpack_quant_panels({p.codes.const_data_ptr<uint8_t>(), p.scales.const_data_ptr<float>(), p.quant}, row_begin, rows, p.cols,
+    const float* minimums = p.minimums.defined() ? p.minimums.const_data_ptr<float>() : nullptr;
+    kernels::unpack_quant_panels({p.codes.const_data_ptr<uint8_t>(), p.scales.const_data_ptr<float>(), p.quant, minimums}, row_begin, rows, p.cols,
                                  w.mutable_data_ptr<float>());
     return w;
   }
   at::Tensor map = at::from_blob(const_cast<float*>(kernels::quant_map(p.quant)), {16}, at::kFloat).to(p.codes.device());
   at::Tensor codes = p.codes.slice(0, row_begin, row_begin + rows).to(at::kInt);
-  return map.index({codes}) * p.scales.slice(0, row_begin, row_begin + rows).repeat_interleave(kernels::quant_run(p.cols), 1);
+  const auto per_weight = [&](const at::Tensor& blocks) {
+    return blocks.slice(0, row_begin, row_begin + rows).repeat_interleave(kernels::quant_run(p.cols, p.quant), 1);
+  };
+  const at::Tensor scaled = map.index({codes}) * per_weight(p.scales);
+  return p.minimums.defined() ? scaled + per_weight(p.minimums) : scaled;
 }
 
 void copy_out(const Parameter& p, const at::Tensor& source, const Part& part, float* data) {
@@ -57,7 +62,7 @@ void copy_out(const Parameter& p, const at::Tensor& source, const Part& part, fl
 
 int64_t value_bytes(const Parameter& p) {
   const auto bytes = [](const at::Tensor& t) { return t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };
-  return bytes(p.value) + bytes(p.codes) + bytes(p.scales);
+  return bytes(p.value) + bytes(p.codes) + bytes(p.scales) + bytes(p.minimums);
 }
 
 Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend, const at::TensorOptions& options) {
@@ -77,7 +82,7 @@ Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernel
   p.trainable = false;
   p.quant = type;
   const auto bytes = options.dtype(at::kByte), floats = options.dtype(at::kFloat);
-  const int64_t runs = cols / kernels::quant_run(cols);
+  const int64_t runs = cols / kernels::quant_run(cols, type);
   if (backend == Backend::kernels) {
     p.codes = at::zeros({kernels::panel_count(p.rows), cols, kernels::kPanel / 2}, bytes);
     p.scales = at::zeros({kernels::panel_count(p.rows), runs, kernels::kPanel}, floats);
@@ -85,23 +90,37 @@ Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernel
     p.codes = at::zeros({p.rows, cols}, bytes);
     p.scales = at::zeros({p.rows, runs}, floats);
   }
+  if (kernels::has_minimums(type)) p.minimums = at::zeros_like(p.scales);
   return p;
 }
 
-void set_quantised_part(Parameter& p, const Part& part, const uint8_t* codes, const float* absmax) {
+namespace {
+
+// One value of each run of each row of a part, out of those of the flattened tensor's blocks.
+at::Tensor values_of_runs(const Parameter& p, const Part& part, const float* blocks) {
+  const int64_t run = kernels::quant_run(p.cols, p.quant), runs = p.cols / run;
+  at::Tensor values = at::empty({part.rows, runs}, at::kFloat);
+  for (int64_t i = 0; i < part.rows * runs; ++i) values.mutable_data_ptr<float>()[i] = blocks[i * run / kernels::quant_block(p.quant)];
+  return values;
+}
+
+}  // namespace
+
+void set_quantised_part(Parameter& p, const Part& part, const uint8_t* codes, const float* absmax, const float* minimums) {
   check(p.is_quantised(), "{} is not a 4-bit parameter", p.name());
+  check((minimums != nullptr) == kernels::has_minimums(p.quant), "{}: minimums do not go with its type", p.name());
   if (p.backend == Backend::kernels) {
     kernels::pack_quant_panels(codes, absmax, part.row_begin, part.rows, p.cols, p.codes.mutable_data_ptr<uint8_t>(),
-                               p.scales.mutable_data_ptr<float>());
+                               p.scales.mutable_data_ptr<float>(), p.quant);
+    if (minimums) kernels::pack_quant_minimums(minimums, part.row_begin, part.rows, p.cols, p.quant, p.minimums.mutable_data_ptr<float>());
     return;
   }
-  const int64_t run = kernels::quant_run(p.cols), runs = p.cols / run;
-  at::Tensor rows = at::empty({part.rows, p.cols}, at::kByte), scales = at::empty({part.rows, runs}, at::kFloat);
+  at::Tensor rows = at::empty({part.rows, p.cols}, at::kByte);
   for (int64_t i = 0; i < part.rows * p.cols; ++i)
     rows.mutable_data_ptr<uint8_t>()[i] = i % 2 == 0 ? static_cast<uint8_t>(codes[i / 2] >> 4) : static_cast<uint8_t>(codes[i / 2] & 15);
-  for (int64_t i = 0; i < part.rows * runs; ++i) scales.mutable_data_ptr<float>()[i] = absmax[i * run / kernels::kQuantBlock];
   p.codes.slice(0, part.row_begin, part.row_begin + part.rows).copy_(rows);
-  p.scales.slice(0, part.row_begin, part.row_begin + part.rows).copy_(scales);
+  p.scales.slice(0, part.row_begin, part.row_begin + part.rows).copy_(values_of_runs(p, part, absmax));
+  if (minimums) p.minimums.slice(0, part.row_begin, part.row_begin + part.rows).copy_(values_of_runs(p, part, minimums));
 }
 
 void set_part(Parameter& p, const Part& part, const float* data) {

@@ -32,8 +32,8 @@ struct Parameter {
   std::vector<std::pair<at::Tensor, at::Tensor>> lookups;  // (ids, gradient rows) of this step's embedding lookups, in data order
 
   /// A 4-bit matrix has these instead of a value (frozen). kernels: panels as in kernels/quant.h; reference: codes (N, K) uint8, one a byte,
-  /// and scales (N, K / quant_run(K)).
-  at::Tensor codes, scales;
+  /// and scales (N, K / quant_run(K)). minimums: as scales, where the type has them.
+  at::Tensor codes, scales, minimums;
   kernels::QuantType quant = kernels::QuantType::nf4;
 
   bool defined() const { return value.defined() || codes.defined(); }
@@ -50,8 +50,8 @@ int64_t value_bytes(const Parameter& parameter);
 Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend, const at::TensorOptions& options);
 /// A frozen 4-bit matrix, zeroed; set_quantised_part fills it.
 Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend, const at::TensorOptions& options);
-/// Places one whole quantised tensor, flattened codes and absmax as kernels::quantize_4bit makes them.
-void set_quantised_part(Parameter& parameter, const Part& part, const uint8_t* codes, const float* absmax);
+/// Places one whole quantised tensor, flattened codes and absmax as kernels::quantize_4bit makes them; minimums where the type has them.
+void set_quantised_part(Parameter& parameter, const Part& part, const uint8_t* codes, const float* absmax, const float* minimums = nullptr);
 /// Copies one part in from, or out to, row-major float32 memory of part.rows * max(cols, 1) floats.
 void set_part(Parameter& parameter, const Part& part, const float* data);
 void get_part(const Parameter& parameter, const Part& part, float* data);

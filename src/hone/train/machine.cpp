@@ -76,8 +76,9 @@ MemoryDemand memory_demand(const model::ModelConfig& m, const config::RunConfig&
     const bool linear = t.shape.size() == 2 && t.name.find("_proj.") != std::string::npos;
     (linear ? linears : rest) += static_cast<double>(t.elements());
   }
-  // 4 bits a weight and a float32 absmax for 64 of them.
-  demand.weights = 4 * rest + (c.load_in_4bit ? 0.5 + 4.0 / 64 : 4.0) * linears;
+  // 4 bits a weight and a float32 absmax for 64 of them; GGUF's blocks: scale and minimum for 32.
+  const double four_bits = 0.5 + (c.bnb_4bit_quant_type == config::QuantType::gguf ? 8.0 / 32 : 4.0 / 64);
+  demand.weights = 4 * rest + (c.load_in_4bit ? four_bits : 4.0) * linears;
   demand.optimizer = c.optim == config::Optimizer::adamw_8bit ? 2 + 8.0 / 256 : 8;
   demand.trained = linears + rest;
   return demand;

@@ -50,30 +50,38 @@ HONE_INLINE I load_bytes(const uint8_t* p) {
 
 #endif
 
-/// A weight (N, K) in panels as quant.h lays them out; run = gcd(K, 64) steps share their scales.
+/// A weight (N, K) in panels as quant.h lays them out; run = gcd(K, block) steps share their scales (and minimums).
 struct QuantWeight {
   const uint8_t* codes = nullptr;  // null: the weight is dense
   const float* scales = nullptr;
-  const float* map = nullptr;  // 16 values
+  const float* minimums = nullptr;  // null: none is added
+  const float* map = nullptr;       // 16 values
   int64_t run = 1;
 };
 constexpr int64_t kStepBytes = kPanelWidth / 2;
 
-/// Steps k0 .. k0 + depth of a panel as floats, 32 a step.
-[[maybe_unused]] static void dequantize_steps(const QuantWeight& w, int64_t K, int64_t panel, int64_t k0, int64_t depth, float* out) {
+template <bool kMinimums>
+static void dequantize_steps_of(const QuantWeight& w, int64_t K, int64_t panel, int64_t k0, int64_t depth, float* out) {
   const Table16 table = load_table(w.map);
   const uint8_t* codes = w.codes + panel * K * kStepBytes;
   for (int64_t k = k0; k < k0 + depth;) {
     const int64_t end = smaller(k0 + depth, (k / w.run + 1) * w.run);
-    const float* scales = w.scales + (panel * (K / w.run) + k / w.run) * kPanelWidth;
-    const V low = load(scales), high = load(scales + kLanes);
+    const int64_t at = (panel * (K / w.run) + k / w.run) * kPanelWidth;
+    const V low = load(w.scales + at), high = load(w.scales + at + kLanes);
+    const V low_minimum = kMinimums ? load(w.minimums + at) : zero(), high_minimum = kMinimums ? load(w.minimums + at + kLanes) : zero();
     for (; k < end; k++, out += kPanelWidth) {
       __builtin_prefetch(codes + k * kStepBytes + 1024);
       const I code = load_bytes(codes + k * kStepBytes);
-      store(out, mul(look_up(table, code), low));
-      store(out + kLanes, mul(look_up(table, shift_right<4>(code)), high));
+      const V first = mul(look_up(table, code), low), second = mul(look_up(table, shift_right<4>(code)), high);
+      store(out, kMinimums ? add(first, low_minimum) : first);
+      store(out + kLanes, kMinimums ? add(second, high_minimum) : second);
     }
   }
+}
+
+/// Steps k0 .. k0 + depth of a panel as floats, 32 a step.
+[[maybe_unused]] static void dequantize_steps(const QuantWeight& w, int64_t K, int64_t panel, int64_t k0, int64_t depth, float* out) {
+  w.minimums ? dequantize_steps_of<true>(w, K, panel, k0, depth, out) : dequantize_steps_of<false>(w, K, panel, k0, depth, out);
 }
 
 /// Denormals count for the life of the object, as they do in bitsandbytes (the pool's bodies run with them flushed to 0).

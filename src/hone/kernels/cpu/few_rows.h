@@ -27,7 +27,7 @@ struct FewRows {
 };
 
 /// kRows rows by kPanels panels from `panel` on. Several panels side by side keep enough chains in flight where rows are few.
-template <int kRows, int kPanels>
+template <int kRows, int kPanels, bool kMinimums>
 static void few_rows(const FewRows& p, int64_t panel) {
   const auto columns_at = [&](int j) { return larger(0, smaller(kLanes, p.N - panel * kPanelWidth - j * kLanes)); };
   float* y = p.y + panel * kPanelWidth;
@@ -38,19 +38,26 @@ static void few_rows(const FewRows& p, int64_t panel) {
     for (int j = 0; j < 2 * kPanels; j++) acc[i][j] = p.go_on ? load_n(y + i * p.ldy + j * kLanes, columns_at(j)) : zero();
   const Table16 table = load_table(p.w.map);
   const uint8_t* codes = p.w.codes + panel * p.K * kStepBytes;
-  const float* scales = p.w.scales + panel * (p.K / p.w.run) * kPanelWidth;
+  const int64_t runs = p.K / p.w.run, next_panel = runs * kPanelWidth;
+  const float* scales = p.w.scales + panel * next_panel;
+  const float* minimums = kMinimums ? p.w.minimums + panel * next_panel : nullptr;
   const float* x = p.x;
-  for (int64_t run = 0; run < p.K / p.w.run; run++, scales += kPanelWidth) {
-    V scale[2 * kPanels];
+  for (int64_t run = 0; run < runs; run++) {
+    V scale[2 * kPanels], minimum[2 * kPanels];
 #pragma GCC unroll 16
-    for (int j = 0; j < 2 * kPanels; j++) scale[j] = load(scales + j / 2 * (p.K / p.w.run) * kPanelWidth + j % 2 * kLanes);
+    for (int j = 0; j < 2 * kPanels; j++) {
+      const int64_t at = run * kPanelWidth + j / 2 * next_panel + j % 2 * kLanes;
+      scale[j] = load(scales + at);
+      if constexpr (kMinimums) minimum[j] = load(minimums + at);
+    }
     for (int64_t k = 0; k < p.w.run; k++, x++, codes += kStepBytes) {
 #pragma GCC unroll 16
       for (int q = 0; q < kPanels; q++) {
         __builtin_prefetch(codes + q * p.K * kStepBytes + kCodesAhead);
         const I code = load_bytes(codes + q * p.K * kStepBytes);
-        const V low = mul(look_up(table, code), scale[2 * q]);
-        const V high = mul(look_up(table, shift_right<4>(code)), scale[2 * q + 1]);
+        V low = mul(look_up(table, code), scale[2 * q]);
+        V high = mul(look_up(table, shift_right<4>(code)), scale[2 * q + 1]);
+        if constexpr (kMinimums) low = add(low, minimum[2 * q]), high = add(high, minimum[2 * q + 1]);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; i++) {
           const V value = broadcast(x[i * p.ldx]);
@@ -73,12 +80,13 @@ static void few_rows(const FewRows& p, int64_t panel) {
 constexpr int panels_at_once(int64_t rows) { return kTileOfFew > 3 && rows <= 2 ? 2 : 1; }
 
 struct FewRowsKernels {
-  void (*one_panel)(const FewRows&, int64_t);
-  void (*at_once)(const FewRows&, int64_t);
+  void (*one_panel[2])(const FewRows&, int64_t);  // without and with minimums
+  void (*at_once[2])(const FewRows&, int64_t);
 };
 template <int kRows>
 constexpr FewRowsKernels few_rows_kernels() {
-  return {few_rows<kRows, 1>, few_rows<kRows, panels_at_once(kRows)>};
+  return {{few_rows<kRows, 1, false>, few_rows<kRows, 1, true>},
+          {few_rows<kRows, panels_at_once(kRows), false>, few_rows<kRows, panels_at_once(kRows), true>}};
 }
 /// Entry r - 1 serves r rows.
 constexpr FewRowsKernels kFewRowsKernels[] = {few_rows_kernels<1>(), few_rows_kernels<2>(), few_rows_kernels<3>(),
@@ -92,6 +100,7 @@ constexpr FewRowsKernels kFewRowsKernels[] = {few_rows_kernels<1>(), few_rows_ke
 /// M rows, 1 <= M <= kFewRows.
 static void run_few_rows(const FewRows& p, int64_t M) {
   const int64_t tiles = ceil_div(M, kTileOfFew);
+  const int minimums = p.w.minimums ? 1 : 0;
   const int64_t panels = ceil_div(p.N, kPanelWidth), at_once = panels_at_once(M), groups = ceil_div(panels, at_once);
   parallel(groups, larger(1, groups / (4 * parallel_threads())), [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; group++)
@@ -103,9 +112,9 @@ static void run_few_rows(const FewRows& p, int64_t M) {
         const FewRowsKernels& kernels = kFewRowsKernels[rows.end - rows.begin - 1];
         const int64_t first = group * at_once, last = smaller(panels, first + at_once);
         if (last - first == at_once)
-          kernels.at_once(part, first);
+          kernels.at_once[minimums](part, first);
         else
-          for (int64_t panel = first; panel < last; panel++) kernels.one_panel(part, panel);
+          for (int64_t panel = first; panel < last; panel++) kernels.one_panel[minimums](part, panel);
       }
   });
 }

@@ -191,17 +191,17 @@ void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, 
   run_product({dy, lddy, N, panels, {}, true, K, nullptr, dx, lddx, go_on, sides}, M);
 }
 
-void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const uint8_t* codes, const float* scales, const float* map, int64_t run,
-                         int64_t N, const float* bias, float* y, int64_t ldy, bool go_on, SideProducts sides) {
-  const Product p = {x, ldx, K, nullptr, {codes, scales, map, run}, false, N, bias, y, ldy, go_on, sides};
+void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const uint8_t* codes, const float* scales, const float* minimums,
+                         const float* map, int64_t run, int64_t N, const float* bias, float* y, int64_t ldy, bool go_on, SideProducts sides) {
+  const Product p = {x, ldx, K, nullptr, {codes, scales, minimums, map, run}, false, N, bias, y, ldy, go_on, sides};
   if (M == 0 || M > kFewRows) return run_product(p, M);
   run_few_rows({x, ldx, K, p.quant, N, bias, y, ldy, go_on}, M);
   for (int64_t i = 0; i < sides.count; i++) run_product(product_of(p, sides.data[i]), M);
 }
 
-void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const uint8_t* codes, const float* scales, const float* map,
-                                int64_t run, int64_t K, float* dx, int64_t lddx, bool go_on, SideProducts sides) {
-  run_product({dy, lddy, N, nullptr, {codes, scales, map, run}, true, K, nullptr, dx, lddx, go_on, sides}, M);
+void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const uint8_t* codes, const float* scales, const float* minimums,
+                                const float* map, int64_t run, int64_t K, float* dx, int64_t lddx, bool go_on, SideProducts sides) {
+  run_product({dy, lddy, N, nullptr, {codes, scales, minimums, map, run}, true, K, nullptr, dx, lddx, go_on, sides}, M);
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE

@@ -9,8 +9,6 @@ namespace hone::kernels::HONE_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kBlock = 64;
-
 /// Calls visit(row) for rows [row_begin, row_begin + rows), threads splitting at the panels' edges: lanes j and j + 16 share bytes.
 template <class Visit>
 void for_each_row(int64_t row_begin, int64_t rows, const Visit& visit) {
@@ -26,8 +24,7 @@ void for_each_row(int64_t row_begin, int64_t rows, const Visit& visit) {
 
 }  // namespace
 
-void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, int64_t run, uint8_t* panel_codes,
-                       float* panel_scales) {
+void pack_quant_codes(const uint8_t* codes, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes) {
   for_each_row(row_begin, rows, [&](int64_t row) {
     const int64_t lane = row % kPanelWidth, panel = row / kPanelWidth, flat = (row - row_begin) * K;
     const int shift = lane < kStepBytes ? 0 : 4;
@@ -37,19 +34,28 @@ void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_be
       const int code = codes[(flat + k) / 2] >> ((flat + k) % 2 == 0 ? 4 : 0) & 15;
       to[k * kStepBytes] = static_cast<uint8_t>((to[k * kStepBytes] & keep) | code << shift);
     }
-    float* scales = panel_scales + panel * (K / run) * kPanelWidth + lane;
-    for (int64_t k = 0; k < K; k += run) scales[k / run * kPanelWidth] = absmax[(flat + k) / kBlock];
   });
 }
 
-void unpack_quant_panels(const uint8_t* codes, const float* scales, const float* map, int64_t run, int64_t row_begin, int64_t rows, int64_t K,
-                         float* w) {
+void pack_quant_scales(const float* values, int64_t block, int64_t row_begin, int64_t rows, int64_t K, int64_t run, float* panel_values) {
+  for_each_row(row_begin, rows, [&](int64_t row) {
+    float* to = panel_values + row / kPanelWidth * (K / run) * kPanelWidth + row % kPanelWidth;
+    for (int64_t k = 0; k < K; k += run) to[k / run * kPanelWidth] = values[((row - row_begin) * K + k) / block];
+  });
+}
+
+void unpack_quant_panels(const uint8_t* codes, const float* scales, const float* minimums, const float* map, int64_t run, int64_t row_begin,
+                         int64_t rows, int64_t K, float* w) {
   for_each_row(row_begin, rows, [&](int64_t row) {
     const int64_t lane = row % kPanelWidth, panel = row / kPanelWidth;
     const int shift = lane < kStepBytes ? 0 : 4;
     const uint8_t* from = codes + panel * K * kStepBytes + lane % kStepBytes;
-    const float* scale = scales + panel * (K / run) * kPanelWidth + lane;
-    for (int64_t k = 0; k < K; k++) w[(row - row_begin) * K + k] = map[from[k * kStepBytes] >> shift & 15] * scale[k / run * kPanelWidth];
+    const int64_t first = panel * (K / run) * kPanelWidth + lane;
+    for (int64_t k = 0; k < K; k++) {
+      const int64_t at = first + k / run * kPanelWidth;
+      const float value = map[from[k * kStepBytes] >> shift & 15] * scales[at];
+      w[(row - row_begin) * K + k] = minimums ? value + minimums[at] : value;
+    }
   });
 }
 
