@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Times hone and TRL (+ PEFT + bitsandbytes) in turn on the same rows: SFT, DPO and reward models, full, LoRA and QLoRA, of the default model, float32, whole
-processes.
+"""Times hone and TRL (+ PEFT + bitsandbytes) in turn on the same rows: SFT, DPO, reward models and GRPO, full, LoRA and QLoRA, of the default model, float32,
+whole processes.
 Standard library only.
 
-usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--techniques sft lora qlora dpo dpo_lora reward] [--contenders hone trl ...]
+usage: run_peers.py [--peer_python PYTHON] [--model FILE.gguf] [--output results.json] [--repeats 3] [--steps 12 6] [--techniques sft lora qlora qlora_gguf dpo dpo_lora reward grpo grpo_lora] [--contenders hone trl ...]
 
 Each contender runs with `long` steps on a file of exactly long x batch_size rows and with `short` steps on its first short x batch_size rows, rows in
 file order on both sides. Seconds a step = (wall long - wall short) / (long - short), so that start-up and saving fall out; tokens are the real tokens of
-the rows that only the long run reads. Peak memory is the high-water mark of that one child (wait4), of the long run. Contenders alternate, the order turns
+the rows that only the long run reads, for GRPO those that the run itself counted (prompts and what was sampled: each side samples its own). Peak memory is the high-water mark of that one child (wait4), of the long run. Contenders alternate, the order turns
 round at every repeat, and medians are reported. Each of speed and memory is compared with the better of the peer's settings.
 PYTHON needs bench/peers/requirements.txt (default: $HONE_PEER_PYTHON, else this interpreter).
 """
@@ -30,8 +30,16 @@ CONTENDERS = ("hone", "trl", "trl_checkpointing")
 # hone's words and the peer's for each technique; r = 16, alpha = 32 on every linear but the head
 TECHNIQUES = {"sft": (["sft"], ["trl_sft.py"]), "lora": (["sft", "--use_peft"], ["trl_sft.py", "--lora", "16"]),
               "qlora": (["sft", "--load_in_4bit"], ["trl_sft.py", "--lora", "16", "--qlora"]), "dpo": (["dpo"], ["trl_preferences.py", "dpo"]),
-              "dpo_lora": (["dpo", "--use_peft"], ["trl_preferences.py", "dpo", "--lora", "16"]), "reward": (["reward"], ["trl_preferences.py", "reward"])}
+              "dpo_lora": (["dpo", "--use_peft"], ["trl_preferences.py", "dpo", "--lora", "16"]), "reward": (["reward"], ["trl_preferences.py", "reward"]),
+              "qlora_gguf": (["sft", "--load_in_4bit", "--bnb_4bit_quant_type", "gguf"], ["trl_sft.py", "--lora", "16", "--qlora"])}
+GRPO = ["grpo", "--reward", "math", "--num_generations", "8", "--max_completion_length", "128", "--skip_zero_advantage", "false"]
+TECHNIQUES |= {"grpo": (GRPO, ["trl_grpo.py"]), "grpo_skip": (GRPO[:-2], ["trl_grpo.py"]), "grpo_lora": (GRPO + ["--use_peft"], ["trl_grpo.py", "--lora", "16"])}
 PAIRS = ("dpo", "dpo_lora", "reward")  # their rows are pairs: run them with --batch_size 4
+PROMPTS = ("grpo", "grpo_skip", "grpo_lora")  # their rows are prompts with answers: --batch_size 1 is 8 completions a step
+
+
+def rows_of(technique):
+    return "pairs" if technique in PAIRS else "prompts" if technique in PROMPTS else "rows"
 
 
 def parse():
@@ -50,8 +58,8 @@ def parse():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--hone_flags", default="", help="further flags for hone, in one string, such as '--isa avx2'")
     a = parser.parse_args()
-    if len({technique in PAIRS for technique in a.techniques}) > 1:
-        parser.error("--techniques: rows and pairs are measured apart")
+    if len({rows_of(technique) for technique in a.techniques}) > 1:
+        parser.error("--techniques: rows, pairs and prompts are measured apart")
     if a.steps[0] <= a.steps[1] or a.steps[1] < 1:
         parser.error("--steps LONG SHORT: LONG must be greater than SHORT, and SHORT at least 1")
     return a
@@ -101,7 +109,8 @@ def run_hone(a, technique, rows, steps, folder):
     shutil.rmtree(run, ignore_errors=True)
     return {"wall_s": wall, "peak_mib": peak, "losses": [line["loss"] for line in trained],
             "margins": [line.get("rewards/margins", line.get("margin")) for line in trained], "num_tokens": trained[-1]["num_tokens"],
-            "step_s": [line["step_time"] for line in trained]}
+            "step_s": [line["step_time"] for line in trained],
+            **{key: [line[key] for line in trained] for key in ("time/sampling", "time/scoring", "time/training", "completions/mean_length") if key in trained[-1]}}
 
 
 def run_trl(a, technique, rows, steps, checkpointing):
@@ -119,7 +128,7 @@ def prepare(a, folder):
     files = [folder / "long.jsonl", folder / "short.jsonl"]
     counts = [steps * a.batch_size for steps in a.steps]
     _, _, out = timed([a.peer_python, str(PEERS / "prepare_rows.py"), "--tokenizer", a.peer_model, "--rows", str(counts[0]), "--max_length",
-                       str(a.max_length), "--out", str(files[0])] + (["--data", a.data] if a.data else []) + ["--pairs"] * (a.techniques[0] in PAIRS))
+                       str(a.max_length), "--out", str(files[0])] + (["--data", a.data] if a.data else []) + ["--kind", rows_of(a.techniques[0])])
     made = json.loads(out.strip().splitlines()[-1])
     files[1].write_text("".join(files[0].read_text().splitlines(keepends=True)[:counts[1]]))
     return files, sum(made["rows"][counts[1]:]), made["source"]
@@ -138,7 +147,8 @@ def measure(a, folder):
                 pair.append({"steps": steps, "load_before": round(load, 2), **result})
                 print(f"repeat {repeat + 1}/{a.repeats}  {technique:5s} {name:18s} {steps:3d} steps  {result['wall_s']:7.1f} s  {result['peak_mib']:7.0f} MiB", file=sys.stderr)
             step_s = (pair[0]["wall_s"] - pair[1]["wall_s"]) / (a.steps[0] - a.steps[1])
-            runs.append({"technique": technique, "contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": tokens / (a.steps[0] - a.steps[1]) / step_s,
+            between = pair[0]["num_tokens"] - pair[1]["num_tokens"] if technique in PROMPTS else tokens
+            runs.append({"technique": technique, "contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": between / (a.steps[0] - a.steps[1]) / step_s,
                          "peak_mib": pair[0]["peak_mib"], "long": pair[0], "short": pair[1]})
     return runs, tokens, source
 
@@ -157,6 +167,7 @@ def summarise(runs):
         peers = [entry for name, entry in table.items() if name.startswith(technique + " trl")]
         if ours and peers:
             ratios[technique] = {"speed": ours["tokens_per_second"] / max(p["tokens_per_second"] for p in peers),
+                                 "step": min(p["step_s"] for p in peers) / ours["step_s"],
                                  "memory": ours["peak_mib"] / min(p["peak_mib"] for p in peers)}
     return table, ratios
 
@@ -170,7 +181,7 @@ def markdown(result):
         low, high = entry["tokens_per_second_range"]
         lines.append(f"| {name} | {entry['step_s']:.2f} | {entry['tokens_per_second']:.1f} | {low:.1f}-{high:.1f} | {entry['peak_mib']:.0f} |")
     for technique, ratio in result["ratios"].items():
-        lines += ["", f"{technique}: hone / better peer setting: {ratio['speed']:.2f}x tokens/s, {ratio['memory']:.2f}x peak memory"]
+        lines += ["", f"{technique}: hone / better peer setting: {ratio['speed']:.2f}x tokens/s, a step {ratio['step']:.2f}x as fast, {ratio['memory']:.2f}x peak memory"]
     return "\n".join(lines)
 
 

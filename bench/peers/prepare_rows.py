@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes the rows of the side-by-side benchmark and counts their tokens once, for both sides.
 
-usage: prepare_rows.py --tokenizer DIR --rows N --max_length L --out rows.jsonl [--data FILE] [--pairs]
+usage: prepare_rows.py --tokenizer DIR --rows N --max_length L --out rows.jsonl [--data FILE] [--kind rows|pairs|prompts]
 
 Without --data: the GSM8K training questions as {"prompt": [user], "completion": [assistant]}, calculator marks removed, where the folder named by
-HONE_SHARED (or ../shared) has them; else examples/data. With --pairs right against wrong model solutions of GSM8K, else the pairs of examples/data;
+HONE_SHARED (or ../shared) has them; else examples/data. Prompts: the same questions with their answers. Pairs: right against wrong model solutions of GSM8K, else the pairs of examples/data;
 their tokens are those of both sequences. A row longer than max_length is left out, because one side would drop it and the other cut it.
 Prints {"rows": [tokens of every row], "source": FILE}.
 """
@@ -40,21 +40,28 @@ def gsm8k_pairs(path):
                 yield {"prompt": [{"role": "user", "content": row["question"]}], "chosen": answer(right[0]), "rejected": answer(wrong[0])}
 
 
+def gsm8k_prompts(path):
+    with open(path) as file:
+        for line in file:
+            row = json.loads(line)
+            yield {"prompt": [{"role": "user", "content": row["question"]}], "answer": row["answer"].split("####")[1].strip().replace(",", "")}
+
+
 def plain(path):
     with open(path) as file:
         yield from (json.loads(line) for line in file)
 
 
-def choose(data, pairs):
+def choose(data, kind):
     """(rows, where they come from): the file named, else GSM8K, else the project's own rows."""
     if data:
         return plain(data), data
-    name, read = ("model_solutions_dev.jsonl", gsm8k_pairs) if pairs else ("train.jsonl", gsm8k)
+    name, read = {"pairs": ("model_solutions_dev.jsonl", gsm8k_pairs), "prompts": ("train.jsonl", gsm8k_prompts), "rows": ("train.jsonl", gsm8k)}[kind]
     shared = pathlib.Path(os.environ.get("HONE_SHARED", ROOT.parent / "shared")) / "data" / "gsm8k" / name
     if shared.exists():
         return read(shared), f"gsm8k/{name}"
-    if pairs:
-        own = ROOT / "examples" / "data" / "preference_train.jsonl"
+    if kind != "rows":
+        own = ROOT / "examples" / "data" / ("preference_train.jsonl" if kind == "pairs" else "prompts_train.jsonl")
         return plain(own), own.name
     own = sorted((ROOT / "examples" / "data").glob("*sft*train*.jsonl")) + sorted((ROOT / "examples" / "data").glob("*train*sft*.jsonl"))
     if not own:
@@ -69,14 +76,19 @@ def main():
     parser.add_argument("--max_length", type=int, required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--data")
-    parser.add_argument("--pairs", action="store_true")
+    parser.add_argument("--kind", choices=["rows", "pairs", "prompts"], default="rows")
     a = parser.parse_args()
     logging.set_verbosity_error()
     tokenizer, counts = AutoTokenizer.from_pretrained(a.tokenizer), []
-    rows, source = choose(a.data, a.pairs)
+    rows, source = choose(a.data, a.kind)
     with open(a.out, "w") as out:
         for row in rows:
-            sides = [row["prompt"] + row[side] for side in ("chosen", "rejected")] if a.pairs else [row["messages"] if "messages" in row else row["prompt"] + row["completion"]]
+            if a.kind == "pairs":
+                sides = [row["prompt"] + row[side] for side in ("chosen", "rejected")]
+            elif a.kind == "prompts":
+                sides = [row["prompt"]]
+            else:
+                sides = [row["messages"] if "messages" in row else row["prompt"] + row["completion"]]
             lengths = [len(tokenizer.apply_chat_template(side, return_dict=True)["input_ids"]) for side in sides]
             if max(lengths) <= a.max_length:
                 out.write(json.dumps(row) + "\n")
