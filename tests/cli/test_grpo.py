@@ -130,7 +130,7 @@ class Exact(Groups):
 
     def test_kill_9_at_random_moments_and_resume(self):
         kinds = {"plain": (), "multi": ("--steps_per_generation", 2, "--num_iterations", 2), "kl_lora": (*LORA, "--beta", 0.1),
-                 "dynamic": ("--dynamic_sampling", "--reward", "regex:q")}
+                 "dynamic": ("--dynamic_sampling", "--reward", "regex:q", "--on_guard", "warn")}
         for kind, flags in kinds.items():
             with self.subTest(kind):
                 self.run_hone(kind, *flags, "--save_steps", 0, steps=100)
@@ -212,6 +212,60 @@ for line in sys.stdin:
                 rows = self.completions(how)
                 self.assertLessEqual({row["verdicts"]["p"] for row in rows}, verdicts)
                 self.assertEqual({row["rewards"]["p"] for row in rows}, {None})
+
+
+    def test_rows_of_another_kind(self):
+        gsm = self.write("gsm.jsonl", [{"question": "1 + 1?", "answer": "so\n#### 2"}])
+        self.refused(words=["gsm.jsonl:1", "GSM8K", "later version"], data=gsm)
+
+
+class RewardModel(Groups):
+    def test_a_reward_model_judges_as_hone_grade_does(self):
+        pairs = self.write("pairs.jsonl", [{**row, "chosen": [{"role": "assistant", "content": "yes " * (1 + i % 3)}],
+                                            "rejected": [{"role": "assistant", "content": "no " * (1 + i % 2)}]} for i, row in enumerate(prompts())])
+        subprocess.run([str(HONE), "reward", "--model", str(MODEL), "--data", str(pairs), "--output_dir", str(self.folder / "rm"), "--max_steps", "3",
+                        "--learning_rate", "1e-2", "--save_steps", "0"], env=self.env, check=True, capture_output=True)
+        self.run_groups("run", reward=(f"rm=model:{self.folder / 'rm' / 'model'}",), steps=2)
+        done = self.completions("run")
+        rows = prompts()
+        given = self.write("given.jsonl", [{"prompt": rows[c["row"]]["prompt"], "completion": c["text"]} for c in done])
+        graded = subprocess.run([str(HONE), "grade", "--reward", f"model:{self.folder / 'rm' / 'model'}", "--file", str(given)], env=self.env, check=True,
+                                capture_output=True, text=True)
+        expected = [json.loads(line)["reward"] for line in graded.stdout.splitlines()]
+        self.assertEqual(len(expected), 16)
+        for c, reward in zip(done, expected):
+            self.assertAlmostEqual(c["rewards"]["rm"], reward, delta=1e-6 * abs(reward))  # printed as a float32 there, as a double here
+        self.assertGreater(len(set(expected)), 8)
+
+
+class Eval(Groups):
+    def test_figures_follow_from_the_verdicts(self):
+        out = self.folder / "eval.json"
+        words = [str(HONE), "eval", "--model", str(MODEL), "--data", str(self.DATA), "--reward", "regex:[aeiou]", "--max_new_tokens", "6", "--num_generations",
+                 "5", "--pass_k", "1,3,5"]
+        subprocess.run([*words, "--output", str(out)], env=self.env, check=True, capture_output=True)
+        figures = json.loads(out.read_text())
+        rows = [json.loads(line) for line in (self.folder / "eval.rows.jsonl").read_text().splitlines()]
+        self.assertEqual([row["line"] for row in rows], list(range(1, 13)))
+        right = [sum(c["verdict"] == "right" for c in row["completions"]) for row in rows]
+        self.assertEqual(right, [row["right"] for row in rows])
+        self.assertTrue(0 < sum(right) < 60)
+        for k in (1, 3, 5):
+            expected = statistics.fmean(1 - math.comb(5 - c, k) / math.comb(5, k) for c in right)
+            self.assertAlmostEqual(figures[f"pass@{k}"], expected, places=12)
+            self.assertLessEqual(figures[f"pass@{k}_low"], expected)
+            self.assertGreaterEqual(figures[f"pass@{k}_high"], expected)
+        self.assertIn("majority@5", figures)
+        self.assertNotIn("majority@1", figures)
+        self.assertAlmostEqual(figures["reward"], sum(right) / 60, places=12)
+        # the same completions for any number of threads, other ones for another seed
+        again = subprocess.run([*words, "--format", "json", "--threads", "1"], env=self.env, check=True, capture_output=True, text=True)
+        same = json.loads(again.stdout)
+        same["seconds"] = figures["seconds"]
+        self.assertEqual(same, figures)
+        too_many = subprocess.run([*words[:-1], "1,8"], env=self.env, capture_output=True, text=True)
+        self.assertEqual(too_many.returncode, 2)
+        self.assertIn("--pass_k 8", too_many.stderr)
 
 
 class Guards(Groups):

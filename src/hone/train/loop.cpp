@@ -190,6 +190,8 @@ class Loop {
   void log_line(const Json& line) {
     result_.last_metrics = line;
     metrics_->write(line);
+    // A step of an on-policy run takes seconds: what it says of itself stays on the screen.
+    if (const std::string words = rollout_words(line); !words.empty()) log_info("step {}: {}", progress_.step, words);
   }
 
   bool apply(const StepOutcome& out, double rate) {
@@ -246,8 +248,7 @@ class Loop {
                                   static_cast<double>(job_.activation_bytes_per_token) * static_cast<double>(progress_.largest_micro_batch)));
     double left = static_cast<double>(result_.total_steps - progress_.step) * progress_.seconds / static_cast<double>(progress_.step);
     if (c_.max_time) left = std::min(left, std::max(0.0, *c_.max_time - (monotonic_seconds() - started_)));
-    log_progress(fmt::format("{}loss {:.4f}  {:.0f} tokens/s  {} left", rollout_words(line), out.sums.loss,
-                             static_cast<double>(out.sums.tokens) / seconds, duration(left)),
+    log_progress(fmt::format("loss {:.4f}  {:.0f} tokens/s  {} left", out.sums.loss, static_cast<double>(out.sums.tokens) / seconds, duration(left)),
                  progress_.step, result_.total_steps, "steps");
     return line;
   }

@@ -29,14 +29,6 @@ Tokenised tokenise(const data::Row& row, const RowDataOptions& o) {
   return out;
 }
 
-/// GSM8K's own columns are no prompt here: the gold stands behind #### in the answer.
-void refuse_gsm8k(const RowDataOptions& o, const UserError& error) {
-  const std::string text = error.what();
-  if (text.find("question") == std::string::npos) throw;
-  fail("{}\n{}: rows of question and answer (GSM8K) come with a later version; rename question to prompt, and give as answer what follows ####", text,
-       o.files.front());
-}
-
 data::Dataset read(const RowDataOptions& o) {
   data::LoadOptions load;
   load.files.assign(o.files.begin(), o.files.end());
@@ -44,12 +36,7 @@ data::Dataset read(const RowDataOptions& o) {
   load.rules.needs_assistant = false;
   load.rules.keep_columns = true;
   load.bad_rows = o.bad_rows;
-  try {
-    return data::load_rows(load);
-  } catch (const UserError& error) {
-    refuse_gsm8k(o, error);
-    throw;
-  }
+  return data::load_rows(load);
 }
 
 void check_ids(const RowDataOptions& o, const std::vector<int32_t>& ids) {

@@ -44,9 +44,10 @@ void add_times(Json& line, const RolloutTimes& times, double training, int64_t t
 std::string rollout_words(const Json& line) {
   if (!line.contains("reward")) return {};
   const auto number = [&](const char* key) { return line.contains(key) && line.at(key).is_number() ? line.at(key).get<double>() : 0.0; };
-  return fmt::format("reward {:.3f}  cut {:.0f} %  no spread {:.0f} %  unparsed {:.0f} %  gap {:.2g}  ", number("reward"),
-                     100 * number("completions/clipped_ratio"), 100 * number("frac_reward_zero_std"), 100 * number("verdicts/unparsed"),
-                     number("sampling/sampling_logp_difference/max"));
+  return fmt::format(
+      "reward {:.3f}, cut {:.0f} %, no spread {:.0f} %, unparsed {:.0f} %, gap {:.2g}; sampled {:.1f} s, scored {:.1f} s, trained {:.1f} s",
+      number("reward"), 100 * number("completions/clipped_ratio"), 100 * number("frac_reward_zero_std"), 100 * number("verdicts/unparsed"),
+      number("sampling/sampling_logp_difference/max"), number("time/sampling"), number("time/scoring"), number("time/training"));
 }
 
 }  // namespace hone::train

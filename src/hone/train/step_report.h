@@ -18,7 +18,7 @@ MemoryParts memory_parts(std::span<const Pass> passes, const Adamw& optimizer, d
 /// Seconds and tokens/s of sampling, scoring and training; `training`: seconds of the step less the two others, `tokens`: trained on.
 void add_times(Json& line, const RolloutTimes& times, double training, int64_t tokens);
 
-/// "reward 0.312  cut 12 %  no spread 40 %  unparsed 3 %  gap 0" out of an on-policy step's line; empty for others.
+/// "reward 0.312, cut 12 %, no spread 40 %, unparsed 3 %, gap 0; sampled 2.1 s, ..." out of an on-policy step's line; empty for others.
 std::string rollout_words(const Json& line);
 
 }  // namespace hone::train
