@@ -92,7 +92,7 @@ void run_init(const SandboxJob& job, Pipes& pipes, const Identity& identity) {
   pipes.status.close_read();
   int folder = -1;
   if (job.isolated) {
-    if (!identity.root) map_identity(identity.outside, getegid(), pipes);
+    if (!identity.root) map_identity(identity.outside, identity.group, pipes);
     if (sethostname("sandbox", 7) != 0) give_up(pipes, Status::no_isolation, "name the host of a namespace");
     folder = build_root(job, pipes);
     prctl(PR_SET_DUMPABLE, 0);  // the program may not look into this process

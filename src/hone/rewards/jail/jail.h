@@ -45,7 +45,7 @@ struct Status {
 /// processes can be limited and no file of the host belongs to it; otherwise it is hone's own user, alone in a user namespace.
 struct Identity {
   bool root = false;
-  unsigned outside = 0;
+  unsigned outside = 0, group = 0;  // as numbered outside: inside a new user namespace they are not known any more
 };
 
 /// Runs as process 1 (isolated) or as the program's parent in its own session; does not return.

@@ -84,11 +84,11 @@ bool Supervisor::start_init() {
   }
   // As root, many runs at a time: each has a user of its own, out of a range that no system hands out.
   const bool root = geteuid() == 0;
-  Identity identity{root, root ? 0x40000000u + (static_cast<unsigned>(getpid()) & 0xffffffu) : geteuid()};
+  Identity identity{root, root ? 0x40000000u + (static_cast<unsigned>(getpid()) & 0xffffffu) : geteuid(), getegid()};
   const unsigned long common = SIGCHLD | (job.isolated ? CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS : 0);
   init = identity.root || !job.isolated ? static_cast<pid_t>(syscall(SYS_clone, common, nullptr, nullptr, nullptr, nullptr)) : -1;
   if (init < 0) {  // not root, or root without the right to make namespaces: then through a user namespace
-    identity = {false, geteuid()};
+    identity = {false, geteuid(), getegid()};
     init = static_cast<pid_t>(syscall(SYS_clone, common | CLONE_NEWUSER, nullptr, nullptr, nullptr, nullptr));
   }
   if (init == 0) run_init(job, pipes, identity);
