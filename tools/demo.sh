@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 hone=build/hone
 model=models/SmolLM2-135M-Instruct.gguf
 run=${DEMO_DIR:-runs/demo}
-sft_steps=${DEMO_STEPS:-32}
+sft_steps=${DEMO_STEPS:-48}
 grpo_steps=${DEMO_GRPO_STEPS:-40}
 prompts=${DEMO_PROMPTS:-200}
 rows=examples/data

@@ -34,7 +34,7 @@ class Learning(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-slow-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.run_hone("sft", "--model", MODEL, "--data", DATA / "sft_train.jsonl", "--output_dir", cls.folder / "sft", "--max_steps", 32, "--learning_rate", "2e-4",
+        cls.run_hone("sft", "--model", MODEL, "--data", DATA / "sft_train.jsonl", "--output_dir", cls.folder / "sft", "--max_steps", 48, "--learning_rate", "2e-4",
                      "--warmup_steps", 4, "--save_steps", 0)
         cls.start = cls.figures("sft")
 

@@ -8,9 +8,11 @@ import collections
 import json
 import math
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
+import time
 import unittest
 
 from run_case import HONE, MODEL, RunCase
@@ -115,6 +117,17 @@ class Figures(Groups):
 
 
 class Exact(Groups):
+    def test_step_0_is_the_reference(self):
+        self.run_groups("first", *LORA, "--learning_rate", "1e-2", steps=3)
+        kinds = {"full": (), "lora": LORA, "on_lora": ("--adapter", self.folder / "first" / "model"), "qlora": ("--load_in_4bit", "--lora_r", 4), "dora": (*LORA, "--use_dora")}
+        for kind, flags in kinds.items():
+            with self.subTest(kind):
+                self.run_groups(kind, *flags, "--beta", 0.1, steps=4)
+                lines = self.lines(kind)
+                self.assertEqual(lines[0]["kl"], 0.0)  # to the bit
+                self.assertGreater(lines[-1]["kl"], 0.0)
+                self.assertEqual({line["sampling/sampling_logp_difference/max"] for line in lines}, {0.0})
+
     def test_same_bits_for_budget_and_threads(self):
         kinds = {"full": (), "lora": LORA, "kl": ("--beta", 0.1), "kl_lora": ("--beta", 0.1, *LORA), "iterations": ("--num_iterations", 2, "--steps_per_generation", 2)}
         for kind, flags in kinds.items():
@@ -136,6 +149,21 @@ class Exact(Groups):
                 self.run_hone(kind, *flags, "--save_steps", 0, steps=100)
                 self.kill_at_random_moments(kind + "-killed", *flags, "--save_steps", 7, seed=len(kind), steps=100)
                 self.assert_same_run(kind, kind + "-killed")
+
+    def test_sigterm_leaves_a_checkpoint(self):
+        self.run_hone("whole", "--save_steps", 0, steps=150)
+        child = subprocess.Popen(self.command("run", steps=150), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while not (self.folder / "run" / "metrics.jsonl").exists() and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        child.send_signal(signal.SIGTERM)
+        message = child.communicate(timeout=60)[1]
+        if child.returncode == 0:
+            self.skipTest("the run was over before the signal came")
+        self.assertEqual(child.returncode, 143, message)
+        self.assertIn("--resume", message)
+        self.run_hone("run", "--resume", steps=150)
+        self.assert_same_run("whole", "run")
 
     def test_finished_completions_are_not_sampled_again(self):
         # a reward that ends the run while it is judged: the journal holds what was sampled
