@@ -1,7 +1,6 @@
 // hone sample: completions of prompts, as text for people or as a JSONL filter.
-#include <algorithm>
-
 #include "commands.h"
+#include "completion_text.h"
 #include "console.h"
 #include "hone/base/error.h"
 #include "hone/rollout/sampler.h"
@@ -11,13 +10,6 @@
 
 namespace hone::app {
 namespace {
-
-std::vector<int32_t> stop_ids(const OpenedModel& opened) {
-  std::vector<int32_t> ids;
-  for (int64_t id : opened.source->config().eos_token_ids) ids.push_back(static_cast<int32_t>(id));
-  if (opened.text.tokenizer.eos_id() >= 0) ids.push_back(opened.text.tokenizer.eos_id());
-  return ids;
-}
 
 // A prompt's tokens, checked against what the model can hold.
 std::vector<int32_t> prompt_ids(const data::Row& row, const OpenedModel& opened, const config::RunConfig& config) {
@@ -34,40 +26,24 @@ std::vector<int32_t> prompt_ids(const data::Row& row, const OpenedModel& opened,
 class Sampler {
  public:
   Sampler(const config::RunConfig& config, const OpenedModel& opened, model::Model& model, const ops::AdapterSet* adapters)
-      : config_(config), opened_(opened), model_(model) {
+      : text_(opened, config.stop), model_(model) {
     options_.adapters = adapters;
     options_.law = {config.temperature, config.top_p, config.top_k, config.min_p};
     options_.num_generations = config.num_generations;
     options_.max_new_tokens = config.max_new_tokens;
     options_.seed = static_cast<uint64_t>(config.seed);
     options_.stop_ids = stop_ids(opened);
-    if (!config.stop.empty())
-      options_.stop = [this](std::span<const int32_t> ids) { return stop_at(opened_.text.tokenizer.decode(ids)) != std::string::npos; };
+    if (!config.stop.empty()) options_.stop = [this](std::span<const int32_t> ids) { return text_.stopped(ids); };
   }
 
   std::vector<std::vector<rollout::Completion>> run(std::span<const rollout::SampleRequest> requests) {
     return rollout::sample(model_, requests, options_);
   }
 
-  /// The text of a completion: without its end token, cut before a stop string.
-  std::string text_of(const rollout::Completion& completion) const {
-    std::vector<int32_t> ids = completion.ids;
-    if (!ids.empty() && std::find(options_.stop_ids.begin(), options_.stop_ids.end(), ids.back()) != options_.stop_ids.end()) ids.pop_back();
-    std::string text = opened_.text.tokenizer.decode(ids);
-    const size_t cut = stop_at(text);
-    if (cut != std::string::npos) text.resize(cut);
-    return text::utf8_lossy(text);
-  }
+  std::string text_of(const rollout::Completion& completion) const { return text_.text(completion.ids); }
 
  private:
-  size_t stop_at(const std::string& text) const {
-    size_t first = std::string::npos;
-    for (const std::string& stop : config_.stop) first = std::min(first, text.find(stop));
-    return first;
-  }
-
-  const config::RunConfig& config_;
-  const OpenedModel& opened_;
+  CompletionText text_;
   model::Model& model_;
   rollout::SampleOptions options_;
 };

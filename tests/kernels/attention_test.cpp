@@ -1,5 +1,6 @@
 #include <numeric>
 
+#include "hone/kernels/decoding.h"
 #include "kernels/point_support.h"
 
 namespace hone::kernels {
@@ -262,6 +263,30 @@ TEST(Attention, DecodingFromTheCacheHasTheBitsOfTheForward) {
         EXPECT_EQ(first_difference(out.data(), c.row(c.out, t - 1), H * d), -1) << t;
         EXPECT_EQ(first_difference(out.data() + H * d + 5, c.row(c.out, t), H * d), -1) << t;
       }
+    }
+}
+
+TEST(Attention, BlocksHaveTheTreesBits) {
+  for (const int64_t d : {8, 24, 64, 80})
+    for (const auto& [H, G] : {std::pair{1, 1}, {4, 2}, {9, 3}}) {
+      // A path of two segments, 150 tokens: whole blocks and a part of one, before rotation by cos = 1, sin = 0.
+      Case c(tree_of({{70, -1}, {80, 0}}), H, G, d);
+      c.forward();
+      const int64_t offset = 3, block = kv_layer_floats(G, d) + offset, T = 150, width = (H + 2 * G) * d;
+      Floats cache(static_cast<size_t>(3 * block), kNaN), qkv(static_cast<size_t>(T * width)), out(static_cast<size_t>(T * H * d));
+      float* blocks[3] = {cache.data() + 2 * block, cache.data(), cache.data() + block};
+      const Floats cosine(static_cast<size_t>(T * d / 2), 1), sine(static_cast<size_t>(T * d / 2), 0);
+      std::vector<KvRow> rows;
+      for (int64_t t = 0; t < T; t++) {
+        float* row = qkv.data() + t * width;
+        std::copy_n(c.q() + t * c.shape.ldq, H * d, row);
+        std::copy_n(c.k() + t * c.shape.ldk, G * d, row + H * d);
+        std::copy_n(c.v() + t * c.shape.ldv, G * d, row + (H + G) * d);
+        rows.push_back({blocks, t});
+      }
+      rope_to_cache(T, H, G, d, qkv.data(), width, rows.data(), offset, cosine.data(), sine.data());
+      attention_blocks(T, H, G, d, c.shape.scale, qkv.data(), width, rows.data(), offset, out.data(), H * d);
+      for (int64_t t = 0; t < T; t++) EXPECT_EQ(first_difference(out.data() + t * H * d, c.row(c.out, t), H * d), -1) << t;
     }
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "hone/kernels/decoding.h"
 #include "kernels/point_support.h"
 
 namespace hone::kernels {

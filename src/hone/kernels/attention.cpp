@@ -1,5 +1,6 @@
 // Checks of shapes, and run-time choice of the instruction set for attention.
 #include "hone/base/error.h"
+#include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::kernels {
@@ -63,6 +64,20 @@ void attention_cached(int64_t R, int64_t H, int64_t G, int64_t d, float scale, c
           caches[r]->capacity);
   const auto kernel = active_isa() == Isa::avx512 ? avx512::attention_cached : avx2::attention_cached;
   kernel(R, H, G, d, scale, q, ldq, caches, visible, out, ldo);
+}
+
+void rope_to_cache(int64_t R, int64_t H, int64_t G, int64_t d, float* qkv, int64_t ld, const KvRow* rows, int64_t offset, const float* cos,
+                   const float* sin) {
+  check(H > 0 && G > 0 && d > 0 && ld >= (H + 2 * G) * d, "rope_to_cache: {} and {} heads of {} at a stride of {}", H, G, d, ld);
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::rope_to_cache : avx2::rope_to_cache;
+  kernel(R, H, G, d, qkv, ld, rows, offset, cos, sin);
+}
+
+void attention_blocks(int64_t R, int64_t H, int64_t G, int64_t d, float scale, const float* q, int64_t ldq, const KvRow* rows, int64_t offset,
+                      float* out, int64_t ldo) {
+  check_heads(H, G, d, scale);
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::attention_blocks : avx2::attention_blocks;
+  kernel(R, H, G, d, scale, q, ldq, rows, offset, out, ldo);
 }
 
 }  // namespace hone::kernels

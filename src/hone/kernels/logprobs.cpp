@@ -1,5 +1,6 @@
 // Run-time choice of the instruction set for log-probabilities and sampling.
 #include "hone/base/error.h"
+#include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::kernels {
@@ -30,6 +31,28 @@ int64_t gumbel_argmax(const float* logits, int64_t V, float inv_temperature, uin
   check(V > 0 && V < (int64_t{1} << 31), "gumbel_argmax: {} logits", V);
   const auto kernel = active_isa() == Isa::avx512 ? avx512::gumbel_argmax : avx2::gumbel_argmax;
   return kernel(logits, V, inv_temperature, key, counter);
+}
+
+void softmax_blocks(const float* logits, int64_t ld, int64_t M, int64_t V, float inv_temperature, float* m, float* s) {
+  check(V > 0 && ld >= V, "softmax_blocks: {} columns at a stride of {}", V, ld);
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::softmax_blocks : avx2::softmax_blocks;
+  kernel(logits, ld, M, V, inv_temperature, m, s);
+}
+
+SoftmaxRow softmax_row(const float* m, const float* s, int64_t V) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::softmax_row : avx2::softmax_row;
+  return kernel(m, s, V);
+}
+
+int64_t likely_tokens(const float* logits, int64_t V, float inv_temperature, float threshold, const float* m, const float* s, int32_t* ids,
+                      float* rest) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::likely_tokens : avx2::likely_tokens;
+  return kernel(logits, V, inv_temperature, threshold, m, s, ids, rest);
+}
+
+void gumbel_of(const int32_t* ids, int64_t count, uint64_t key, const uint32_t counter[3], float* noise) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::gumbel_of : avx2::gumbel_of;
+  kernel(ids, count, key, counter, noise);
 }
 
 }  // namespace hone::kernels

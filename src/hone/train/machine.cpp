@@ -4,12 +4,10 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <string>
 
 #include "hone/base/error.h"
-#include "hone/base/files.h"
+#include "hone/base/memory.h"
 #include "hone/base/threads.h"
 #include "hone/kernels/kernels.h"
 #include "hone/model/decoder.h"
@@ -21,20 +19,6 @@ namespace {
 constexpr int64_t kPreferredTokens = 512, kPreferredAdapterTokens = 256;
 constexpr double kUsableShare = 0.85;  // of the available memory
 constexpr double kFixedBytes = 350e6;  // LibTorch, buffers, the token cache
-
-double number_after(const std::string& text, const std::string& key) {
-  const size_t at = text.find(key);
-  return at == std::string::npos ? -1 : std::strtod(text.c_str() + at + key.size(), nullptr);
-}
-
-std::string read_small(const char* path) {
-  if (!std::filesystem::exists(path)) return {};
-  try {
-    return read_text(path, 1 << 20);
-  } catch (const UserError&) {
-    return {};
-  }
-}
 
 }  // namespace
 
@@ -54,16 +38,7 @@ Machine apply_machine_options(const config::MachineOptions& o) {
   return machine;
 }
 
-double available_memory() {
-  double bytes = number_after(read_small("/proc/meminfo"), "MemAvailable:") * 1024;
-  const std::string limit = read_small("/sys/fs/cgroup/memory.max"), used = read_small("/sys/fs/cgroup/memory.current");
-  // Files that were read or written count as used by the group, but give way.
-  const std::string stat = read_small("/sys/fs/cgroup/memory.stat");
-  const double cache = std::max(0.0, number_after(stat, "\ninactive_file ")) + std::max(0.0, number_after(stat, "\nactive_file "));
-  if (!limit.empty() && limit.rfind("max", 0) != 0)
-    bytes = std::min(bytes, std::strtod(limit.c_str(), nullptr) - std::strtod(used.c_str(), nullptr) + cache);
-  return std::max(0.0, bytes);
-}
+double available_memory() { return hone::available_memory(); }
 
 double MemoryDemand::total(bool with_optimizer) const {
   return weights + trained * (4.0 + (adapter ? 4.0 : 0.0) + (with_optimizer ? optimizer : 0.0));  // gradient, value of its own, state

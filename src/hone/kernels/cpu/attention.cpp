@@ -5,6 +5,7 @@
 // see beyond that is added row by row, so that no key behind a row is ever multiplied into it.
 #include "hone/kernels/cpu/attention_tiles.h"
 #include "hone/kernels/cpu/parallel.h"
+#include "hone/kernels/cpu/rope_row.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
 #include "hone/kernels/cpu/attention.inc"
@@ -81,6 +82,23 @@ void attend(const RowBlock& block, const Keys& keys, int64_t d, float scale, flo
       divide_row(out, d, sums[i]);
     }
   }
+}
+
+/// `rows` (at most kTileRows) heads of one token, out of the cache's blocks of one layer and kv head: the arithmetic of attend.
+void attend_blocks(const float* q, int64_t rows, int64_t visible, float* const* blocks, int64_t offset, int64_t d, float scale, float* scores,
+                   int64_t lds, float* out) {
+  float sums[kTileRows];
+  for (int64_t key = 0, b = 0; key < visible; key += kKvBlock, b++)
+    run_wide_columns({q, d, 1, blocks[b] + offset, kLanes, kLanes * d, d, scores + key, lds, kLanes, false}, rows,
+                     ceil_div(smaller(kKvBlock, visible - key), kLanes) * kLanes);
+  for (int64_t r = 0; r < rows; r++) {
+    float largest;
+    softmax_row(scores + r * lds, visible, scale, &largest, &sums[r]);
+  }
+  for (int64_t key = 0, b = 0; key < visible; key += kKvBlock, b++)
+    run_wide_columns({scores + key, lds, 1, blocks[b] + offset + kKvBlock * d, d, kLanes, smaller(kKvBlock, visible - key), out, d, kLanes, key > 0},
+                     rows, d);
+  for (int64_t r = 0; r < rows; r++) divide_row(out + r * d, d, sums[r]);
 }
 
 /// Units of work: for each segment, for each kv head, its query blocks.
@@ -171,6 +189,40 @@ void attention_cached(int64_t R, int64_t H, int64_t G, int64_t d, float scale, c
         const int64_t at = (g * group + h) * d;
         attend({q + r * ldq + at, d, smaller(kBlockRows, group - h), visible[r], 0, out + r * ldo + at, d, nullptr, nullptr, 0}, keys, d, scale,
                scores, lds);
+      }
+    }
+  });
+}
+
+void rope_to_cache(int64_t R, int64_t H, int64_t G, int64_t d, float* qkv, int64_t ld, const KvRow* rows, int64_t offset, const float* cos,
+                   const float* sin) {
+  parallel(R, 16, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      const int64_t position = rows[r].position, at = position % kKvBlock;
+      float* x = qkv + r * ld;
+      rope_row(x, H + G, d, cos + position * (d / 2), sin + position * (d / 2), false);
+      float* block = rows[r].blocks[position / kKvBlock] + offset;
+      for (int64_t g = 0; g < G; g++, block += 2 * kKvBlock * d) {
+        pack_keys(x + (H + g) * d, d, 1, d, at, block);
+        pack_rows(x + (H + G + g) * d, d, 1, d, block + (kKvBlock + at) * d);
+      }
+    }
+  });
+}
+
+void attention_blocks(int64_t R, int64_t H, int64_t G, int64_t d, float scale, const float* q, int64_t ldq, const KvRow* rows, int64_t offset,
+                      float* out, int64_t ldo) {
+  const int64_t group = H / G;
+  // Rows that share a prompt stand side by side: its keys are still in a near cache for the next one.
+  parallel(G * R, 1, [=](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; unit++) {
+      const int64_t g = unit / R, r = unit % R, visible = rows[r].position + 1;
+      const int64_t lds = ceil_div(visible, kLanes) * kLanes + kPad;
+      float* scores = thread_scratch(1, kTileRows * lds);
+      for (int64_t h = 0; h < group; h += kTileRows) {
+        const int64_t at = (g * group + h) * d;
+        attend_blocks(q + r * ldq + at, smaller(kTileRows, group - h), visible, rows[r].blocks, offset + g * 2 * kKvBlock * d, d, scale, scores, lds,
+                      out + r * ldo + at);
       }
     }
   });

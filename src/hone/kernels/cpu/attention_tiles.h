@@ -2,6 +2,7 @@
 // What the attention kernels share: register-blocked products over strided operands, packed paths, and the row block of the forward.
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/simd_math.h"
+#include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -74,6 +75,25 @@ static void run_columns(const Product& p, int64_t rows, int64_t columns) {
   for (; done + kTileVectors * kLanes <= columns; advance(kTileVectors)) kProducts<kTileVectors>[rows - 1](part);
   for (; done + kLanes <= columns; advance(1)) kProducts<1>[rows - 1](part);
   if (done < columns) run_product_part(part, rows, columns - done);
+}
+
+/// The same for tiles of few rows, in one pass over twice the columns where they are there: enough chains in flight.
+template <int kVectors>
+constexpr void (*kWideProducts[])(const Product&) = {
+    run_product<1, kVectors>, run_product<2, kVectors>, run_product<3, kVectors>,
+#if defined(HONE_ISA_avx512)
+    run_product<4, kVectors>, run_product<5, kVectors>, run_product<6, kVectors>, run_product<7, kVectors>,
+#endif
+};
+[[maybe_unused]] static void run_wide_columns(const Product& p, int64_t rows, int64_t columns) {
+  constexpr int64_t kWide = 2 * kTileVectors * kLanes;
+  Product part = p;
+  for (; rows > 1 && 2 * rows <= kTileRows && columns >= kWide; columns -= kWide) {
+    kWideProducts<2 * kTileVectors>[rows - 1](part);
+    part.b += 2 * kTileVectors * p.b_vector;
+    part.c += 2 * kTileVectors * p.c_vector;
+  }
+  if (columns > 0) run_columns(part, rows, columns);
 }
 
 /// The path of a segment and one kv head, packed: keys (or values) d-major in panels of 16, and row-major.

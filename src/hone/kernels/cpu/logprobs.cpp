@@ -7,7 +7,8 @@
 //   lse = M + log s;  entropy = log s - A / s (no difference of large numbers);  log sum p^2 = log Q - 2 log s;  mean = sum t_b / V
 // The last lines are float64, rounded once. A NaN logit reaches s_b, hence every output of its row but argmax, which never picks it.
 #include "hone/kernels/cpu/parallel.h"
-#include "hone/kernels/cpu/simd_math.h"
+#include "hone/kernels/cpu/softmax_blocks.h"
+#include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -15,58 +16,8 @@ namespace hone::kernels::HONE_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kBlock = 1024;
-constexpr int64_t kRowsAtOnce = 64;    // bounds the scratch for block statistics
-constexpr int64_t kBlocksPerTask = 8;  // about 3 microseconds of work
+constexpr int64_t kRowsAtOnce = 64;  // bounds the scratch for block statistics
 constexpr int kStatistics = 5;
-constexpr float kLowest = -3.40282347e+38f;
-constexpr float kNoProbability = -90.0f;  // exp gives 0 from here on; keeps 0 * infinity out of p log p
-
-/// Statistics of one block at p[0], p[stride], ...: m, s, a, q, t.
-template <bool kAll>
-void block_statistics(const float* x, int64_t count, float inv_temperature, float* p, int64_t stride) {
-  const V scale = broadcast(inv_temperature);
-  const int64_t whole = count / kLanes * kLanes, rest = count - whole;
-  const auto tail = [&](float filler) { return select(first(rest), mul(load_n(x + whole, rest), scale), broadcast(filler)); };
-  V largest = broadcast(kLowest), total = zero();
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    const V value = mul(load(x + i), scale);
-    largest = max(value, largest);
-    if (kAll) total = add(total, value);
-  }
-  if (rest) {
-    largest = max(tail(kLowest), largest);
-    if (kAll) total = add(total, tail(0));
-  }
-  const float m = fold_max(largest);
-  const V shift = broadcast(m);
-  V sum = zero(), cross = zero(), square = zero();
-  const auto take = [&](V value) {
-    const V distance = sub(value, shift);
-    const V e = exp(distance);
-    sum = add(sum, e);
-    if (kAll) {
-      cross = fma(e, max(broadcast(kNoProbability), distance), cross);
-      square = fma(e, e, square);
-    }
-  };
-  for (int64_t i = 0; i < whole; i += kLanes) take(mul(load(x + i), scale));
-  if (rest) {
-    const V distance = sub(tail(0), shift);
-    const V e = select(first(rest), exp(distance), zero());
-    sum = add(sum, e);
-    if (kAll) {
-      cross = fma(e, select(first(rest), max(broadcast(kNoProbability), distance), zero()), cross);
-      square = fma(e, e, square);
-    }
-  }
-  p[0] = m;
-  p[stride] = fold_add(sum);
-  if (!kAll) return;
-  p[2 * stride] = fold_add(cross);
-  p[3 * stride] = fold_add(square);
-  p[4 * stride] = fold_add(total);
-}
 
 /// The lowest index of the row whose scaled logit is the largest.
 int64_t find_argmax(const float* x, int64_t vocabulary, float inv_temperature, const float* m, float largest) {
@@ -83,12 +34,7 @@ int64_t find_argmax(const float* x, int64_t vocabulary, float inv_temperature, c
 void merge_row(const float* x, int64_t vocabulary, int64_t row, int64_t target, float inv_temperature, const float* p, int64_t blocks, float* weights,
                bool all, const LogprobOutputs& out) {
   const float *m = p, *s = p + blocks, *a = p + 2 * blocks, *q = p + 3 * blocks, *t = p + 4 * blocks;
-  float largest = kLowest;
-  for (int64_t b = 0; b < blocks; b++) largest = m[b] > largest ? m[b] : largest;
-  for (int64_t b = 0; b < blocks; b += kLanes) {
-    const int64_t left = blocks - b < kLanes ? blocks - b : kLanes;
-    store_n(weights + b, exp(sub(load_n(m + b, left), broadcast(largest))), left);
-  }
+  const float largest = block_weights(m, blocks, weights);
   float sum = 0, cross = 0, square = 0;
   double total = 0;
   for (int64_t b = 0; b < blocks; b++) {
@@ -113,7 +59,7 @@ void merge_row(const float* x, int64_t vocabulary, int64_t row, int64_t target, 
 
 void logprobs_forward(const float* logits, int64_t ld, int64_t M, int64_t vocabulary, const int64_t* targets, float inv_temperature,
                       const LogprobOutputs& out) {
-  const int64_t blocks = (vocabulary + kBlock - 1) / kBlock;
+  const int64_t blocks = block_count(vocabulary);
   const bool all = out.entropy || out.log_sum_p2 || out.mean_logit;
   for (int64_t row = 0; row < M; row += kRowsAtOnce) {
     const int64_t rows = M - row < kRowsAtOnce ? M - row : kRowsAtOnce;
@@ -121,7 +67,7 @@ void logprobs_forward(const float* logits, int64_t ld, int64_t M, int64_t vocabu
     parallel(rows * blocks, kBlocksPerTask, [=](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t r = i / blocks, b = i % blocks;
-        const int64_t count = vocabulary - b * kBlock < kBlock ? vocabulary - b * kBlock : kBlock;
+        const int64_t count = block_size(vocabulary, b);
         const auto kernel = all ? block_statistics<true> : block_statistics<false>;
         kernel(logits + (row + r) * ld + b * kBlock, count, inv_temperature, statistics + r * blocks * kStatistics + b, blocks);
       }

@@ -1,5 +1,6 @@
 // RMS norm, rotary positions, SwiGLU. Rows are independent of each other; the norm's weight gradient is split by columns.
 #include "hone/kernels/cpu/parallel.h"
+#include "hone/kernels/cpu/rope_row.h"
 #include "hone/kernels/cpu/simd_math.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -9,14 +10,6 @@ namespace {
 
 /// Rows per chunk of work: at least 16,384 elements, so that handing out a chunk costs little beside it.
 int64_t row_grain(int64_t row_elements) { return row_elements >= 16384 ? 1 : 16384 / (row_elements + 1) + 1; }
-
-V load_part(const float* p, int64_t left) { return left >= kLanes ? load(p) : load_n(p, left); }
-void store_part(float* p, V a, int64_t left) {
-  if (left >= kLanes)
-    store(p, a);
-  else
-    store_n(p, a, left);
-}
 
 void norm_row(const float* x, int64_t D, const float* w, float eps, float* y, float* rstd) {
   V squares = zero();
@@ -96,22 +89,7 @@ void rope_apply(float* x, int64_t ldx, int64_t T, int64_t heads, int64_t d, cons
                 bool inverse) {
   const int64_t half = d / 2;
   parallel(T, row_grain(heads * d), [=](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++) {
-      const float* c = cos + positions[t] * half;
-      const float* s = sin + positions[t] * half;
-      for (int64_t i = 0; i < half; i += kLanes) {
-        const int64_t left = half - i;
-        const V cosine = load_part(c + i, left);
-        const V plain = load_part(s + i, left);
-        const V sine = inverse ? neg(plain) : plain;
-        float* first = x + t * ldx + i;
-        for (int64_t h = 0; h < heads; h++, first += d) {
-          const V a = load_part(first, left), b = load_part(first + half, left);
-          store_part(first, sub(mul(a, cosine), mul(b, sine)), left);
-          store_part(first + half, add(mul(b, cosine), mul(a, sine)), left);
-        }
-      }
-    }
+    for (int64_t t = begin; t < end; t++) rope_row(x + t * ldx, heads, d, cos + positions[t] * half, sin + positions[t] * half, inverse);
   });
 }
 

@@ -3,7 +3,8 @@
 // The noise of token v is -log(E), E = -log(1 - t), t = (w + 1/2) 2^-32, w = word v % 4 of Philox4x32-10 at counter {c0, c1, c2, v / 4}
 // (base/rng.h), so that it depends on nothing but key, counter and v. Large noise (small t) keeps its full relative precision.
 #include "hone/kernels/cpu/parallel.h"
-#include "hone/kernels/cpu/simd_math.h"
+#include "hone/kernels/cpu/softmax_blocks.h"
+#include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -17,11 +18,10 @@ constexpr int64_t kSpansPerTask = 4;
 
 constexpr int32_t kCount[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-/// words[i] for tokens first..first + 63 (first a multiple of 64): one counter a lane.
-void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, int32_t* words) {
-  I x[4];
+/// Ten rounds of Philox4x32 on sixteen counters {counter, lane of `last`}; the four words of each.
+void philox(uint64_t key, const uint32_t counter[3], I last, I x[4]) {
   for (int i = 0; i < 3; i++) x[i] = broadcast_int(static_cast<int32_t>(counter[i]));
-  x[3] = add(load_int(kCount), broadcast_int(static_cast<int32_t>(first / 4)));
+  x[3] = last;
   uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; round++) {
     const Wide first_product = multiply_wide(x[0], 0xD2511F53u), second_product = multiply_wide(x[2], 0xCD9E8D57u);
@@ -32,6 +32,12 @@ void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, int32
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
+}
+
+/// words[i] for tokens first..first + 63 (first a multiple of 64): one counter a lane.
+void philox_group(uint64_t key, const uint32_t counter[3], uint32_t first, int32_t* words) {
+  I x[4];
+  philox(key, counter, add(load_int(kCount), broadcast_int(static_cast<int32_t>(first / 4))), x);
   alignas(64) int32_t rows[4][kLanes];
   for (int i = 0; i < 4; i++) store_int(rows[i], x[i]);
   for (int j = 0; j < kLanes; j++)
@@ -109,6 +115,72 @@ void gumbel_noise(int64_t vocabulary, uint64_t key, const uint32_t counter[3], f
       store_n(noise + group + i, noise_of(load_int(words + i)), left < kLanes ? left : kLanes);
     }
   }
+}
+
+void gumbel_of(const int32_t* ids, int64_t count, uint64_t key, const uint32_t counter[3], float* noise) {
+  alignas(64) int32_t words[4][kLanes], index[kLanes], chosen[kLanes];
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t left = count - i < kLanes ? count - i : kLanes;
+    for (int64_t j = 0; j < kLanes; j++) index[j] = ids[i + (j < left ? j : 0)];
+    I x[4];
+    philox(key, counter, shift_right<2>(load_int(index)), x);
+    for (int k = 0; k < 4; k++) store_int(words[k], x[k]);
+    for (int64_t j = 0; j < kLanes; j++) chosen[j] = words[index[j] & 3][j];
+    store_n(noise + i, noise_of(load_int(chosen)), left);
+  }
+}
+
+void softmax_blocks(const float* logits, int64_t ld, int64_t M, int64_t vocabulary, float inv_temperature, float* m, float* s) {
+  const int64_t blocks = block_count(vocabulary);
+  parallel(M * blocks, kBlocksPerTask, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      float pair[2];
+      const int64_t b = i % blocks;
+      block_statistics<false>(logits + i / blocks * ld + b * kBlock, block_size(vocabulary, b), inv_temperature, pair, 1);
+      m[i] = pair[0];
+      s[i] = pair[1];
+    }
+  });
+}
+
+SoftmaxRow softmax_row(const float* m, const float* s, int64_t vocabulary) {
+  const int64_t blocks = block_count(vocabulary);
+  float* weights = thread_scratch(0, blocks);
+  SoftmaxRow row = {block_weights(m, blocks, weights), 0, 0};
+  for (int64_t b = 0; b < blocks; b++) row.sum = __builtin_fmaf(s[b], weights[b], row.sum);
+  row.lse = static_cast<double>(row.largest) + exact_log(static_cast<double>(row.sum));
+  return row;
+}
+
+int64_t likely_tokens(const float* logits, int64_t vocabulary, float inv_temperature, float threshold, const float* m, const float* s, int32_t* ids,
+                      float* rest) {
+  const int64_t blocks = block_count(vocabulary);
+  float* weights = thread_scratch(0, blocks);
+  block_weights(m, blocks, weights);
+  const V scale = broadcast(inv_temperature), bound = broadcast(threshold);
+  int64_t count = 0;
+  float sum = 0;
+  for (int64_t b = 0; b < blocks; b++) {
+    if (m[b] < threshold) {  // the whole block lies below
+      sum = __builtin_fmaf(s[b], weights[b], sum);
+      continue;
+    }
+    const float* x = logits + b * kBlock;
+    const int64_t size = block_size(vocabulary, b);
+    const V shift = broadcast(m[b]);
+    V below = zero();
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const int64_t left = size - i < kLanes ? size - i : kLanes;
+      const V value = mul(load_n(x + i, left), scale);
+      const Mask is_below = lt(value, bound);
+      below = add(below, select(first(left), select(is_below, exp(sub(value, shift)), zero()), zero()));
+      for (uint32_t set = bits(le(bound, value)) & ((1u << left) - 1); set != 0; set &= set - 1)
+        ids[count++] = static_cast<int32_t>(b * kBlock + i + __builtin_ctz(set));
+    }
+    sum = __builtin_fmaf(fold_add(below), weights[b], sum);
+  }
+  *rest = sum;
+  return count;
 }
 
 }  // namespace hone::kernels::HONE_ISA_NAMESPACE
