@@ -15,7 +15,7 @@
 namespace hone::rollout {
 namespace {
 
-constexpr int kDraws = 5000;
+constexpr int kDraws = 4000;
 constexpr double kFalseAlarm = 4.75;  // deviations of a normal: one test in a million would fail for another seed
 
 std::vector<float> logits_of(int64_t count, double spread, uint64_t seed) {
