@@ -172,6 +172,22 @@ def summarise(runs):
     return table, ratios
 
 
+def furthest(runs):
+    """How far the figures of each technique's first long runs are apart, step by step: skipped work cannot look like speed. {technique: {figure: ...}}"""
+    out = {}
+    for technique in dict.fromkeys(run["technique"] for run in runs):
+        sides = [next((run["long"] for run in runs if run["technique"] == technique and (run["contender"] == "hone") == ours), None) for ours in (True, False)]
+        for figure in ("losses", "margins") if all(sides) and technique not in PROMPTS else ():  # each side samples its own completions
+            ours, theirs = (side.get(figure) or [] for side in sides)
+            steps = [(abs(a - b), i + 1) for i, (a, b) in enumerate(zip(ours, theirs)) if a is not None and b is not None]
+            if not steps or len(ours) != len(theirs):
+                continue
+            # a NaN compares with nothing: it is the furthest
+            apart, step = max(steps, key=lambda s: (s[0] != s[0], s[0]))
+            out.setdefault(technique, {})[figure] = {"max_apart": apart, "at_step": step, "steps": len(ours), "last": [ours[-1], theirs[-1]]}
+    return out
+
+
 def markdown(result):
     host, lines = result["host"], []
     lines.append(f"{result['date'][:10]}, {host['cpu']}, {host['cores']} cores, {' '.join(host['isa'])}; {result['source']}, batch {result['batch_size']}, "
@@ -182,6 +198,9 @@ def markdown(result):
         lines.append(f"| {name} | {entry['step_s']:.2f} | {entry['tokens_per_second']:.1f} | {low:.1f}-{high:.1f} | {entry['peak_mib']:.0f} |")
     for technique, ratio in result["ratios"].items():
         lines += ["", f"{technique}: hone / better peer setting: {ratio['speed']:.2f}x tokens/s, a step {ratio['step']:.2f}x as fast, {ratio['memory']:.2f}x peak memory"]
+    for technique, figures in result["apart"].items():
+        for figure, f in figures.items():
+            lines += ["", f"{technique}: {figure} of {f['steps']} steps are at most {f['max_apart']:.2g} apart (step {f['at_step']}); the last: {f['last'][0]:.5f} and {f['last'][1]:.5f}"]
     return "\n".join(lines)
 
 
@@ -199,7 +218,7 @@ def main():
     result = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "host": cpu(), "hone": version,
               "peer": {key: peer.get(key) for key in ("trl", "transformers", "torch", "threads")}, "model": pathlib.Path(a.model).name, "source": source,
               "batch_size": a.batch_size, "max_length": a.max_length, "steps": a.steps, "repeats": a.repeats, "tokens_between": tokens, "table": table,
-              "ratios": ratios, "runs": runs}
+              "ratios": ratios, "apart": furthest(runs), "runs": runs}
     pathlib.Path(a.output).parent.mkdir(parents=True, exist_ok=True)
     pathlib.Path(a.output).write_text(json.dumps(result, indent=1) + "\n")
     print(markdown(result))

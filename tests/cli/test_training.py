@@ -283,13 +283,66 @@ class Training(RunCase):
         self.assertIn("resuming after step 4", resumed.stdout + resumed.stderr)
         self.assert_same("whole", "run")
 
-    def test_full_disk_loses_nothing(self):
+    def small_disk(self, size):
         disk = self.folder / "disk"
         disk.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, text=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True, text=True)
         if mounted.returncode:
             self.skipTest(f"cannot mount a small tmpfs here: {mounted.stderr.strip()}")
         self.addCleanup(subprocess.run, ["umount", "-l", str(disk)], capture_output=True)
+        return disk
+
+    @staticmethod
+    def fill(disk):
+        try:
+            with open(disk / "filler", "wb") as filler:
+                while True:
+                    filler.write(b"x" * 4096)
+                    filler.flush()
+        except OSError:
+            pass
+
+    def with_memory(self, kib, command):
+        """What `command` does on a machine of which /proc/meminfo says that so much is available."""
+        (self.folder / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {kib} kB\n")
+        script = f'mount --bind "{self.folder}/meminfo" /proc/meminfo && exec "$@"'
+        return subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *command], env=self.env, capture_output=True, text=True, timeout=120)
+
+    def test_no_room_for_spilled_optimizer_states_loses_nothing(self):
+        disk = self.small_disk("8m")
+        probe = self.with_memory(1, ["true"])
+        if probe.returncode:
+            self.skipTest(f"cannot mount in a namespace of its own here: {probe.stderr.strip()}")
+        self.run_hone("disk/run", "--save_steps", 1, "--save_total_limit", 2, "--max_time", "0.01s", steps=4000)
+        checkpoints = disk / "run" / "checkpoints"
+        before = {p: p.read_bytes() for p in checkpoints.rglob("*") if p.is_file()}
+        self.assertTrue(any(p.name == "COMPLETE" for p in before))
+        self.fill(disk)
+        # Memory that holds weights and gradients of the model but not its states: between what is too little and what is enough.
+        flags = ("--save_steps", 1, "--save_total_limit", 2, "--resume")
+        low, high, seen = 0, 700_000, set()
+        while high - low > 8:
+            available = (low + high) // 2
+            done = self.with_memory(available, self.command("disk/run", *flags, steps=4000))
+            seen.add(done.returncode)
+            if "optimizer's states do not fit into memory" in done.stderr:
+                break
+            low, high = (available, high) if "training needs" in done.stderr else (low, available)
+        self.assertIn("GB are free", done.stderr)
+        self.assertIn("--use_peft", done.stderr)
+        self.assertEqual(seen, {4})
+        self.assertLessEqual(len(done.stderr.splitlines()), 6)
+        self.assertEqual({p: p.read_bytes() for p in checkpoints.rglob("*") if p.is_file()}, before)
+        (disk / "filler").unlink()
+        # the same memory with room on the disk: it goes on, its states in the file
+        done = self.with_memory(available, self.command("disk/run", *flags, "--max_time", "1s", steps=4000))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("resuming after step", done.stdout + done.stderr)
+        lines = [json.loads(line) for line in (disk / "run" / "metrics.jsonl").read_text().splitlines()]
+        self.assertLess(lines[-1]["memory_mib/optimizer"], lines[0]["memory_mib/optimizer"] / 2)  # gradients alone, once with both moments
+
+    def test_full_disk_loses_nothing(self):
+        disk = self.small_disk("2m")
         # too small from the start: refused before step 0
         refused = self.run_hone("disk/early", "--save_steps", 1, "--save_total_limit", 20, steps=30, code=4)
         self.assertIn("MiB are free", refused.stderr)
@@ -299,13 +352,7 @@ class Training(RunCase):
         checkpoints = self.folder / "disk" / "late" / "checkpoints"
         while not (checkpoints.exists() and any((c / "COMPLETE").exists() for c in checkpoints.iterdir())) and child.poll() is None:
             time.sleep(0.01)
-        try:
-            with open(disk / "filler", "wb") as filler:
-                while True:
-                    filler.write(b"x" * 4096)
-                    filler.flush()
-        except OSError:
-            pass
+        self.fill(disk)
         _, stderr = child.communicate(timeout=120)
         self.assertEqual(child.returncode, 4, stderr)
         (disk / "filler").unlink()

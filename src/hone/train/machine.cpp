@@ -63,7 +63,8 @@ MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, 
   MemoryPlan plan;
   const double fixed = kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(ops::kLogprobChunk);
   const auto per_token = [&](bool checkpointing) { return model::activation_bytes_per_token(m, checkpointing, demand.adapter_rank); };
-  const double least = static_cast<double>(per_token(true)) * static_cast<double>(longest);
+  // A resumed run keeps what it was told or decided before.
+  const double least = static_cast<double>(per_token(loop.gradient_checkpointing.value_or(true))) * static_cast<double>(longest);
   plan.spill_optimizer = kUsableShare * available < demand.total(true) + fixed + least;
   plan.static_bytes = demand.total(!plan.spill_optimizer) + fixed;
   const double room = kUsableShare * available - plan.static_bytes;
