@@ -17,7 +17,7 @@ const char* const kTests =
     "assert add(2, 3) == 5\nassert add(-1, 1) == 0\nassert sorted([add(1, 1), 0]) == [0, 2]\n"
     "import bisect\nassert bisect.bisect([1, 2, 3], add(0, 2)) == 2\n";
 
-std::string judged(const std::string& completion, const std::string& tests = kTests, double seconds = 3) {
+std::string judged(const std::string& completion, const std::string& tests = kTests, double seconds = 1) {
   RewardSettings settings;
   settings.code_timeout = seconds;
   const auto reward = make_reward("code", settings);
@@ -57,7 +57,6 @@ TEST_P(CodeHostile, IsNotRight) {
   const std::string result = judged(attack.code);
   EXPECT_EQ(result.substr(0, result.find(' ')), attack.verdict) << result;
   EXPECT_EQ(processes_of_sandbox(), before);
-  if (std::getenv("SHOW")) puts(result.c_str());
 }
 
 const Attack kForgeries[] = {

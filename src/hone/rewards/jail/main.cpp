@@ -119,7 +119,7 @@ void Supervisor::pump(int wait_ms) {
   if (fds[1].revents != 0) {
     const ssize_t size = read(pipes.report.read, bytes, sizeof bytes);
     if (size > 0) result.report.append(bytes, std::min(static_cast<size_t>(size), rewards::kReportKept - result.report.size()));
-    if (size == 0) pipes.report.close_read();
+    if (size == 0 || result.report.size() == rewards::kReportKept) pipes.report.close_read();  // no report is so long
   }
   if (fds[2].revents != 0) {
     if (read(pipes.status.read, &status, sizeof status) == static_cast<ssize_t>(sizeof status)) has_status = true;
