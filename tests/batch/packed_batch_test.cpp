@@ -170,6 +170,31 @@ TEST(Tree, WithoutACommonPrefixOrOverTheLimitEachIsADocument) {
   EXPECT_THROW(append_tree(none, branches(empty), 100), ProgrammerError);
 }
 
+TEST(Tree, IsCutIntoSubTreesThatFit) {
+  const auto with = [](std::vector<int32_t> completion) {
+    Sequence s{{1, 2, 3}, {0, 0, 0}};
+    s.ids.insert(s.ids.end(), completion.begin(), completion.end());
+    s.weights.resize(s.ids.size(), 1);
+    return s;
+  };
+  const std::vector<Sequence> group{with({10}), with({11, 12}), with({13}), with({14, 15, 16})};
+  const auto parents = [](const PackedBatch& b) {
+    std::vector<int32_t> all;
+    for (const Segment& s : b.segments) all.push_back(s.parent);
+    return all;
+  };
+  const PackedBatch whole = tree_of(group, 10), three = tree_of(group, 9), two = tree_of(group, 6);
+  EXPECT_EQ(whole.num_tokens(), 10);
+  EXPECT_EQ(parents(whole), (std::vector<int32_t>{-1, 0, 0, 0, 0}));
+  EXPECT_EQ(three.num_tokens(), 7 + 6);  // the prompt stands twice
+  EXPECT_EQ(parents(three), (std::vector<int32_t>{-1, 0, 0, 0, -1}));
+  EXPECT_EQ(parents(two), (std::vector<int32_t>{-1, 0, 0, -1, -1}));
+  EXPECT_EQ(parents(tree_of(group, 8)), parents(three));
+  const std::vector<Sequence> even{with({10}), with({11}), with({12}), with({13})};
+  EXPECT_EQ(parents(tree_of(even, 5)), (std::vector<int32_t>{-1, 0, 0, -1, 3, 3}));
+  for (const PackedBatch* b : {&three, &two}) EXPECT_EQ(predictions(*b), predictions(whole));
+}
+
 TEST(Tree, EqualsTheFlattenedDocumentsForAnySequences) {
   uint32_t draws = 0;
   const auto below = [&](uint64_t n) { return static_cast<int32_t>(random_bits(7, Purpose::test, draws++, 0, 0) % n); };

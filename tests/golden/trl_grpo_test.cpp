@@ -156,7 +156,8 @@ void expect_advantages(const methods::GroupMethod& method, const std::string& na
   for (int64_t row : kAll)
     for (double a : method.advantages(row)) ours.push_back(a);
   ASSERT_EQ(ours.size(), 12u);
-  for (size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], values("advantages." + name)[i], 1e-12) << name << " " << i;  // both float64
+  for (size_t i = 0; i < ours.size(); ++i)
+    EXPECT_NEAR(ours[i], values("advantages." + name)[i], 1e-7) << name << " " << i;  // TRL corrects a deviation in float32
 }
 
 void expect_same(const std::string& name, const methods::Method& method, std::span<const int64_t> rows, ops::Backend backend) {
@@ -167,7 +168,9 @@ void expect_same(const std::string& name, const methods::Method& method, std::sp
   std::map<std::string, double> ours(sums.metrics.begin(), sums.metrics.end());
   for (const auto& [key, wanted] : figures("metric." + name)) {
     ASSERT_TRUE(ours.contains(key)) << name << " " << key;
-    expect_close(ours.at(key), wanted, name + " " + key);
+    // TRL's mean has the weight 1 for each of the two completions without a trained token; ours leaves them out.
+    const bool diluted = name == "vespo_masked" && key == "vespo/phi_seq_mean";
+    expect_close(diluted ? (10 * ours.at(key) + 2) / 12 : ours.at(key), wanted, name + " " + key);
   }
   int compared = 0;
   for (const ops::Parameter* p : model->parameters())
@@ -234,7 +237,7 @@ TEST(TrlGrpo, AdvantagesAndFiguresOfTheRollout) {
     for (const auto& [key, wanted] : figures("rollout." + name)) {
       if (key.starts_with("sampling/")) continue;
       ASSERT_TRUE(ours.contains(key)) << name << " " << key;
-      EXPECT_NEAR(ours.at(key), wanted, 1e-9) << name << " " << key;  // TRL's share is a float32
+      EXPECT_NEAR(ours.at(key), wanted, 1e-7) << name << " " << key;  // as above
     }
   }
   for (const auto& [name, change] : rloo_cases()) {

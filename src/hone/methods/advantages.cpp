@@ -72,10 +72,10 @@ ByGroup normalised_then_summed(std::span<const Group> groups, std::span<const do
   return out;
 }
 
-ByGroup reinforce_plus_plus(const ByGroup& rewards) {
+ByGroup reinforce_plus_plus(const ByGroup& rewards, bool of_one) {
   ByGroup out = rewards;
   for (std::vector<double>& group : out) {
-    const double baseline = group.size() > 1 ? statistics(group).mean : 0.0;
+    const double baseline = of_one ? 0.0 : statistics(group).mean;
     for (double& r : group) r -= baseline;
   }
   normalise(out);
@@ -120,16 +120,17 @@ ByGroup advantages_of(std::span<const Group> groups, const config::OnPolicyOptio
   using config::AdvantageEstimator;
   ByGroup rewards;
   std::vector<char> teaches;
+  const bool of_one = options.advantage_estimator == AdvantageEstimator::reinforce_plus_plus &&
+                      std::all_of(groups.begin(), groups.end(), [](const Group& g) { return g.completions.size() == 1; });
   for (const Group& group : groups) {
     rewards.push_back(weighted_rewards(group, options.reward_weights));
-    const bool alone = options.advantage_estimator == AdvantageEstimator::reinforce_plus_plus && group.completions.size() == 1;
-    teaches.push_back(alone || has_spread(group, options));
+    teaches.push_back(of_one || has_spread(group, options));
   }
   ByGroup out;
   if (options.advantage_estimator == AdvantageEstimator::rloo)
     out = leave_one_out(rewards, false);
   else if (options.advantage_estimator == AdvantageEstimator::reinforce_plus_plus)
-    out = reinforce_plus_plus(rewards);
+    out = reinforce_plus_plus(rewards, of_one);
   else if (options.multi_objective_aggregation == config::RewardAggregation::normalize_then_sum)
     out = normalised_then_summed(groups, options.reward_weights);
   else

@@ -6,8 +6,8 @@
 //   group                r - mean_g, divided by dev_g + 1e-4 (scale_rewards group: GRPO, arXiv:2402.03300), by dev_b + 1e-4 (batch,
 //                        arXiv:2508.08221), or not (none: Dr. GRPO, arXiv:2503.20783)
 //   rloo                 r - the mean of the group's other scored completions (leave one out, arXiv:2402.14740)
-//   reinforce_plus_plus  a = r - mean_g (REINFORCE++-baseline, arXiv:2501.03262; a = r where groups are of one), then (a - mean_b(a)) / (dev_b(a) +
-//   1e-4)
+//   reinforce_plus_plus  a = r - mean_g (REINFORCE++-baseline, arXiv:2501.03262; a = r where all groups are of one), then (a - mean_b(a)) / (dev_b(a)
+//   + 1e-4)
 // normalize_then_sum (GDPO, arXiv:2601.05242): each reward is normalised in its group, (r_k - mean_g) / (dev_g + 1e-4), then summed up with the
 // weights, then normalised over the rollout.
 //

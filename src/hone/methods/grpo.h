@@ -24,7 +24,8 @@
 // Groups that the loop leaves out (has_gradient false) are in counts[0] but in no metric of the forward.
 //
 // Departures from TRL 1.16: every normaliser is over the optimizer step (grpo, bnpo, dr_grpo, sapo, luspo, entropy there: over a micro-batch,
-// averaged), and so is the quantile of the entropies; a NaN in vespo's weight is not made 0. Equal where TRL accumulates nothing.
+// averaged), and so is the quantile of the entropies; a NaN in vespo's weight is not
+// made 0; vespo/phi_seq_mean and clip_ratio/* by sequence leave out completions without a trained token. Equal where TRL accumulates nothing.
 #include "hone/methods/group_rows.h"
 #include "hone/methods/grpo_losses.h"
 
