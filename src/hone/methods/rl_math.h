@@ -31,7 +31,7 @@ Statistics statistics(std::span<const double> values);
 double quantile(std::vector<double> values, double q);
 
 /// The correction of tokens that another law sampled: exp(logprobs - sampler), by token or of the whole sequence (then one value), cut to
-/// [clip_min, clip_max] or 0 outside of it, by the mode. A constant: no gradient goes through it. arXiv:2510.18927 and TRL's grpo_config.py.
+/// [clip_min, clip_max] or 0 outside of it, by the mode. A constant: no gradient goes through it. As TRL's vllm_importance_sampling_mode.
 std::vector<double> importance_ratios(std::span<const double> logprobs, std::span<const float> sampler, const config::OnPolicyOptions& options);
 
 }  // namespace hone::methods
