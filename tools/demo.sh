@@ -8,7 +8,7 @@ hone=build/hone
 model=models/SmolLM2-135M-Instruct.gguf
 run=${DEMO_DIR:-runs/demo}
 sft_steps=${DEMO_STEPS:-48}
-grpo_steps=${DEMO_GRPO_STEPS:-30}
+grpo_steps=${DEMO_GRPO_STEPS:-25}
 prompts=${DEMO_PROMPTS:-120}
 rows=examples/data
 
