@@ -35,6 +35,17 @@ bool is_word(std::string_view text) {
 
 }  // namespace
 
+rewards::RewardSettings reward_settings(const config::RunConfig& config) {
+  rewards::RewardSettings settings;
+  settings.allow_unsandboxed = config.allow_unsandboxed;
+  settings.code_command = config.code_command;
+  settings.code_timeout = config.code_timeout;
+  settings.code_memory_mib = config.code_memory_mib;
+  settings.program_timeout = config.reward_timeout;
+  settings.seed = static_cast<uint64_t>(config.seed);
+  return settings;
+}
+
 std::string reward_folder(const std::vector<std::string>& specs) {
   if (specs.empty()) fail("a reward is missing: add --reward model:DIR");
   if (specs.size() > 1) fail("--reward is given {} times; one is used here", specs.size());
@@ -43,13 +54,9 @@ std::string reward_folder(const std::vector<std::string>& specs) {
   const std::string kind = spec.substr(0, spec.find(':'));
   if (kind == "model" && spec.size() > 6) return spec.substr(6);
   if (kind == "model") fail("--reward {}: name the reward model's folder: --reward model:DIR", spec);
-  static const std::vector<std::string> later{"math",   "exact",  "regex",      "json",   "ifeval", "code",
-                                              "format", "length", "repetition", "python", "program"};
-  if (std::find(later.begin(), later.end(), kind) != later.end())
-    fail("--reward {}: {} comes with a later version; this one has model:DIR", spec, kind);
   if (fs::exists(fs::path(spec) / "config.json") || fs::exists(fs::path(spec) / "adapter_config.json"))
     fail("--reward {}: a folder is named with model: in front: --reward model:{}", spec, spec);
-  fail("--reward {}: found {}, wanted model:DIR", spec, kind.empty() ? "nothing" : kind);
+  fail("--reward {}: found {}, wanted model:DIR here", spec, kind.empty() ? "nothing" : kind);
 }
 
 RewardModelFiles open_reward_model(const config::RunConfig& given, const std::string& folder) {

@@ -5,11 +5,15 @@
 #include <vector>
 
 #include "hone/adapters/lora.h"
+#include "hone/rewards/reward.h"
 #include "loaded_model.h"
 
 namespace hone::app {
 
-/// The DIR of the one SPEC model:DIR (a NAME= before it is allowed). UserError for none, several, and specs that come with a later version.
+/// What the verifiers of a command's SPECs may need; make_model_reward is left empty.
+rewards::RewardSettings reward_settings(const config::RunConfig& config);
+
+/// The DIR of the one SPEC model:DIR (a NAME= before it is allowed). UserError for none, several, and other specs.
 std::string reward_folder(const std::vector<std::string>& specs);
 
 /// A reward model that is ready to score.
