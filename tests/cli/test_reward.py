@@ -162,17 +162,25 @@ class Reward(unittest.TestCase):
             self.assertIn(str(word), stderr)
         self.assertLessEqual(len(stderr.splitlines()), 6)
 
+    def test_a_model_beside_a_verifier(self):
+        reward = f"model:{self.reward_model()}"
+        rows = [{"prompt": "What is 4 + 4?", "completion": "8", "answer": "8"}, {"prompt": "What is 4 + 4?", "completion": "9", "answer": "8"}]
+        alone = [json.loads(line)["reward"] for line in self.hone("grade", "--reward", reward, rows=rows).splitlines()]
+        both = [json.loads(line) for line in self.hone("grade", "--reward", "math", f"rm={reward}", rows=rows).splitlines()]
+        self.assertEqual([row["rewards"]["rm"] for row in both], alone)
+        self.assertEqual([row["rewards"]["math"] for row in both], [1, 0])
+        self.assertEqual([row["verdicts"] for row in both], [{"math": "right"}, {"math": "wrong"}])
+
     def test_what_gives_no_rewards_is_refused_by_name(self):
         full, lora = self.reward_model(), self.adapter("policy", task="CAUSAL_LM", saved=())
         row = [{"prompt": "a", "completion": "b"}]
         self.refused("language model", "hone reward", arguments=("grade", "--reward", f"model:{CHAT}"), rows=row)
         self.refused("language model", "no reward head", arguments=("grade", "--reward", f"model:{CHAT}", "--adapter", lora), rows=row)
         self.refused("no score head", arguments=("grade", "--reward", f"model:{lora}"), rows=row)
-        self.refused("later version", "math", arguments=("grade", "--reward", "math"), rows=row)
-        self.refused("model:DIR", arguments=("grade", "--reward", "nonsense"), rows=row)
+        self.refused("no reward 'nonsense'", "model:DIR", arguments=("grade", "--reward", "nonsense"), rows=row)
         self.refused(f"--reward model:{full}", arguments=("grade", "--reward", full), rows=row)
-        self.refused("--reward model:DIR", arguments=("grade",), rows=row)
-        self.refused("2 times", arguments=("grade", "--reward", "model:a", "model:b"), rows=row)
+        self.refused("--reward SPEC", "model:DIR", arguments=("grade",), rows=row)
+        self.refused("2 times", arguments=("grade", "--reward", f"a=model:{full}", f"b=model:{full}"), rows=row)
         self.refused("no such", arguments=("grade", "--reward", "model:/nowhere/at/all"), rows=row)
         self.refused("two models", arguments=("grade", "--reward", f"model:{full}", "--model", CHAT), rows=row)
         self.refused("adapter already", arguments=("grade", "--reward", f"model:{self.adapter('a')}", "--adapter", lora), rows=row)
