@@ -18,6 +18,7 @@ int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);
 int run_score(const Arguments& arguments);
 int run_sample(const Arguments& arguments);
+int run_chat(const Arguments& arguments);
 int run_eval(const Arguments& arguments);
 int run_grade(const Arguments& arguments);
 int run_merge(const Arguments& arguments);

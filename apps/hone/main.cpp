@@ -53,6 +53,8 @@ int run(config::Command command, const Arguments& arguments) {
       return run_score(arguments);
     case config::sample:
       return run_sample(arguments);
+    case config::chat:
+      return run_chat(arguments);
     case config::eval:
       return run_eval(arguments);
     case config::grade:

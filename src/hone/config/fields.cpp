@@ -21,6 +21,7 @@ std::span<const CommandInfo> commands() {
       {simpo, "simpo", "align a model with pairs by their mean log-probability, without a reference (SimPO, CPO)"},
       {eval, "eval", "held-out loss and token accuracy; prompts: pass@k with a reward; pairs: a reward model's report, a policy's accuracy"},
       {sample, "sample", "generate from prompts (text or JSONL out)"},
+      {chat, "chat", "talk to a model in the terminal"},
       {inspect, "inspect", "show rows as tokens with roles and weights; data set statistics"},
       {tokenize, "tokenize", "text -> ids, ids -> text (JSONL in, JSONL out)"},
       {score, "score", "per-token log-probabilities of rows (JSONL in, JSONL out)"},

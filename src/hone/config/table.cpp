@@ -7,10 +7,10 @@
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | eval | grade | doctor | merge | convert;
-constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | eval | grade;
+constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | chat | eval | grade | doctor | merge | convert;
+constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | chat | eval | grade;
 constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
-constexpr unsigned kApplyCommands = inspect | score | sample | eval | grade;  // an adapter or a 4-bit base, without training
+constexpr unsigned kApplyCommands = inspect | score | sample | chat | eval | grade;  // an adapter or a 4-bit base, without training
 
 using C = RunConfig;
 
@@ -60,7 +60,7 @@ Rows model_rows() {
           .shown(),
       row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
           .told_as("the model's own")
-          .in(kTrainingCommands | inspect | score | sample | eval | grade),
+          .in(kTrainingCommands | inspect | score | sample | chat | eval | grade),
   };
 }
 
@@ -229,7 +229,7 @@ Rows run_rows() {
       row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
           .in(kTrainingCommands)
           .shown(),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample | eval).shown(),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample | chat | eval).shown(),
       row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainingCommands),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
@@ -327,21 +327,22 @@ Rows convert_rows() {
 Rows sample_rows() {
   return {
       row("prompt", &C::prompt, "TEXT...", "prompts, instead of --file").told_as("none").in(sample).shown(),
+      row("system", &C::prompt, "TEXT", "what the conversation begins with: the system message").told_as("the template's own").in(chat).shown(),
       row("num_generations", &C::num_generations, "N", "completions for each prompt").range(1, 1 << 16).in(sample | eval).shown(),
       row("max_new_tokens", &C::max_new_tokens, "N", "longest completion in tokens")
           .also({"max_completion_length"})
           .range(1, 1 << 20)
-          .in(sample | eval)
+          .in(sample | chat | eval)
           .shown(),
-      row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample | eval).shown(),
+      row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample | chat | eval).shown(),
       row("temperature", &C::temperature, "X", "of the law that is sampled and trained").above(0).below(100).in(kOnPolicyCommands).shown(),
-      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(sample).shown(),
-      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(sample).shown(),
-      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(sample).shown(),
+      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(sample | chat).shown(),
+      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(sample | chat).shown(),
+      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(sample | chat).shown(),
       row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(kOnPolicyCommands | eval),
       row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(kOnPolicyCommands | eval),
       row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(kOnPolicyCommands | eval),
-      row("stop", &C::stop, "STRING...", "end a completion at this text; may be repeated").told_as("none").in(sample).shown(),
+      row("stop", &C::stop, "STRING...", "end a completion at this text; may be repeated").told_as("none").in(sample | chat).shown(),
   };
 }
 

@@ -95,7 +95,7 @@ const std::vector<std::string>& later_names() {
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"ppo", "rlhf", "curate", "plan", "advise", "compare", "chat"};
+  static const std::vector<std::string> names = {"ppo", "rlhf", "curate", "plan", "advise", "compare"};
   return names;
 }
 
