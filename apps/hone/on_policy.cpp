@@ -22,14 +22,27 @@ struct OwnedRewardModel {
   LoadedReward loaded;
 };
 
+// An adapter on the policy's own base in the same storage, so that one base in memory serves both.
+bool shares_base(const config::RunConfig& config, const RewardModelFiles& files, const OpenedModel* policy) {
+  // PiSSA takes its part out of the base.
+  return policy && config.use_peft && config.init_lora_weights != config::InitLora::pissa && !files.config.adapter.empty() &&
+         quantisation_name(config) == quantisation_name(files.config) && policy->source->content_hash() == files.opened.source->content_hash();
+}
+
 std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& config, const std::string& folder, const train::Machine& machine,
-                                                   const OpenedModel* policy) {
+                                                   const OpenedModel* policy, std::vector<SharedReward>* shared) {
   config::RunConfig own = config;  // neither the policy's adapter nor its base's storage
   own.adapter.clear();
   own.load_in_4bit = false;
   own.chat_template_path.clear();
   if (!fs::exists(fs::path(folder) / "adapter_config.json") || fs::exists(fs::path(folder) / "config.json")) own.model_name_or_path.clear();
   auto owned = std::make_shared<OwnedRewardModel>(OwnedRewardModel{open_reward_model(own, folder), {}});
+  if (shared && shares_base(config, owned->files, policy)) {
+    log_info("--reward model:{} stands on the policy's base", folder);
+    auto late = std::make_unique<train::LateReward>();
+    shared->push_back({folder, late.get()});
+    return late;
+  }
   owned->loaded = load_reward_model(owned->files, machine, std::min(config.max_length, owned->files.opened.source->config().max_position_embeddings));
   if (policy && policy->text.tokenizer.hash() != owned->files.opened.text.tokenizer.hash())
     log_info("--reward model:{} has another tokenizer: completions are given to it as text, and tokenised anew", folder);
@@ -75,7 +88,7 @@ std::string spec_identity(const std::string& spec) {
 }  // namespace
 
 std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
-                                             const OpenedModel* policy) {
+                                             const OpenedModel* policy, std::vector<SharedReward>* shared) {
   rewards::RewardSettings settings;
   settings.allow_unsandboxed = config.allow_unsandboxed;
   settings.code_command = config.code_command;
@@ -83,7 +96,7 @@ std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, co
   settings.code_memory_mib = config.code_memory_mib;
   settings.program_timeout = config.reward_timeout;
   settings.seed = static_cast<uint64_t>(config.seed);
-  settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy); };
+  settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy, shared); };
   std::vector<train::NamedReward> all;
   for (const std::string& text : specs) {
     rewards::NamedSpec spec = rewards::split_spec(text);
@@ -92,6 +105,20 @@ std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, co
     all.push_back({spec.name, rewards::make_reward(spec.spec, settings)});
   }
   return all;
+}
+
+std::shared_ptr<adapters::Adapter> place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened,
+                                                       model::Model& model) {
+  std::shared_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, adapters::read_peft(shared.folder), *opened.source, false);
+  train::RewardModelParts parts;
+  parts.owner = adapter;
+  parts.model = &model;
+  parts.adapters = &adapter->set;
+  parts.tokenizer = &opened.text.tokenizer;
+  parts.chat = &opened.text.chat;
+  parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
+  shared.reward->place(train::make_model_reward(std::move(parts)));
+  return adapter;
 }
 
 train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards) {
@@ -120,6 +147,7 @@ int64_t OnPolicy::largest_group(const config::RunConfig& config) const {
 train::Json OnPolicy::identity(const config::RunConfig& config) const {
   train::Json specs = train::Json::array();
   for (const std::string& spec : config.reward) specs.push_back(spec_identity(spec));
+  for (const std::string& spec : config.eval_reward) specs.push_back("eval " + spec_identity(spec));
   return {{"reward", specs},
           {"reward_weights", config.reward_weights},
           {"num_generations", config.num_generations},
@@ -140,7 +168,8 @@ train::Json OnPolicy::identity(const config::RunConfig& config) const {
 std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const OpenedModel& opened, const train::Machine& machine,
                                          const fs::path& bad_rows) {
   auto run = std::make_unique<OnPolicy>();
-  run->rewards = load_rewards(config, config.reward, machine, &opened);
+  run->rewards = load_rewards(config, config.reward, machine, &opened, &run->shared);
+  run->eval_rewards = load_rewards(config, config.eval_reward, machine, &opened, &run->shared);
   const int64_t limit = config.max_length - config.max_completion_length;
   run->prompts = train::load_prompt_data(row_options(config, opened, config.data, bad_rows), limit, run->rewards);
   log_info("data: {}", train::describe(run->prompts));
@@ -153,7 +182,11 @@ std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const 
 
 train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
                               const ops::AdapterSet* adapters) {
-  train::SamplingSetup setup = sampling_setup(config, opened, const_cast<std::vector<train::NamedReward>&>(run.rewards));
+  const bool second_opinion = !run.eval_rewards.empty();
+  config::RunConfig own = config;
+  if (second_opinion) own.reward_weights.clear();
+  train::SamplingSetup setup =
+      sampling_setup(own, opened, const_cast<std::vector<train::NamedReward>&>(second_opinion ? run.eval_rewards : run.rewards));
   setup.num_generations = 1;
   setup.seed ^= kEvaluationSeed;
   const std::vector<train::DrawnGroup> groups = train::sample_and_judge(model, adapters, run.held_out, setup);

@@ -6,23 +6,36 @@
 #include <vector>
 
 #include "hone/methods/on_policy.h"
+#include "hone/train/late_reward.h"
 #include "hone/train/loop.h"
 #include "hone/train/prompt_evaluation.h"
 #include "loaded_model.h"
 
 namespace hone::app {
 
-/// The rewards of --reward, under their names; two of one name are refused. Reward models are loaded here. `policy` is told about where a reward
+/// A reward model that is an adapter on the policy's own base, before that is loaded.
+struct SharedReward {
+  std::string folder;
+  train::LateReward* reward = nullptr;
+};
+
+/// The rewards of --reward, under their names; two of one name are refused. Reward models are loaded here, but for those that are adapters on the
+/// policy's base with --use_peft: they are listed in `shared` (null: none is shared). `policy` is told about where a reward
 /// model has another tokenizer; null: nothing is said.
 std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
-                                             const OpenedModel* policy);
+                                             const OpenedModel* policy, std::vector<SharedReward>* shared = nullptr);
+
+/// Gives a shared reward its adapter on the loaded base. Returns what keeps it alive.
+std::shared_ptr<adapters::Adapter> place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened,
+                                                       model::Model& model);
 
 /// How completions are sampled and judged; refers to `rewards` and to the opened model's tokenizer.
 train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards);
 
 /// Everything of an on-policy run but its model.
 struct OnPolicy {
-  std::vector<train::NamedReward> rewards;
+  std::vector<train::NamedReward> rewards, eval_rewards;  // eval_rewards: of --eval_reward
+  std::vector<SharedReward> shared;
   train::PromptData prompts, held_out;
   std::unique_ptr<methods::OnPolicyMethod> method;
   std::unique_ptr<train::RolloutSource> source;

@@ -130,6 +130,10 @@ train::MemoryDemand demand_of(const Run& run) {
   config::RunConfig stored = config;
   stored.load_in_4bit |= stored_in_4bit(run.opened);
   train::MemoryDemand demand = train::memory_demand(run.model_config(), stored);
+  if (run.command == config::ppo && !config.use_peft) {
+    demand.weights *= 2;  // the value model's
+    demand.trained *= 2;
+  }
   if (!config.use_peft) {
     if (config.sync_ref_model || (run.policy && run.policy->method->reference())) demand.weights *= 2;  // the reference's own
     return demand;
@@ -346,6 +350,9 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   job.save_model = [&](const fs::path& path) {
     adapter ? save_adapter_folder(path, run.opened, *adapter) : save_model_folder(path, run.opened, *model);
   };
+  std::shared_ptr<void> roles;
+  if (technique.on_policy && technique.on_policy->roles)
+    roles = technique.on_policy->roles({run.config, run.opened, machine, *run.policy, run.longest()}, job);
   const train::TrainResult result = train::train(job);
   Json report;
   if (technique.report && run.evaluates() && result.exit == Exit::ok) {

@@ -14,6 +14,11 @@
 #include "hone/train/rollout_source.h"
 #include "hone/train/sft_data.h"
 
+namespace hone::train {
+struct TrainJob;
+struct Machine;
+}  // namespace hone::train
+
 namespace hone::app {
 
 /// A data set as a method over its rows.
@@ -32,10 +37,24 @@ Task task_of(const std::shared_ptr<const Data>& data, const config::RunConfig& c
   return {data, nullptr, train::describe(*data, config), data->cache_key, data->rows_read, data->longest};
 }
 
+struct OnPolicy;
+struct OpenedModel;
+
+/// What the roles beside the policy are made from.
+struct RoleInputs {
+  const config::RunConfig& config;
+  const OpenedModel& opened;
+  const train::Machine& machine;
+  OnPolicy& policy;
+  int64_t longest = 0;  // tokens of the longest sequence
+};
+
 /// A technique whose rows are sampled as the run goes on.
 struct OnPolicyTechnique {
   std::function<std::unique_ptr<methods::OnPolicyMethod>(const config::RunConfig& config, std::vector<std::string> reward_names)> method;
   std::function<train::RolloutPlan(const config::RunConfig& config)> plan;
+  /// Once the policy stands: further models, adapters and passes of the job. What it returns lives as long as the run. May be empty.
+  std::function<std::shared_ptr<void>(const RoleInputs& inputs, train::TrainJob& job)> roles;
 };
 
 struct Technique {

@@ -231,7 +231,7 @@ TEST(Ppo, JunkAtUnusedPositionsChangesNothing) {
     g.completions.insert(g.completions.begin() + k % 2, unscored);
     groups.push_back(g);
   }
-  junk.state = methods::PpoState{.kl_coef = options.kl_coef, .scores = {}};
+  junk.state = methods::PpoState{.rollouts = 0, .kl_coef = options.kl_coef, .scores = {}};
   junk.policy->begin(groups);
   for (int64_t k = 0; k < kCompletions; ++k) {
     junk.rollout->reference().set(k, values_of<float>(oracle, fmt::format("ref_logprobs.{}", k)));
@@ -262,7 +262,7 @@ TEST(Ppo, AGroupIsATree) {
   std::vector<Pass> passes;
   for (const bool values : {false, true})
     for (const int64_t max_tree_tokens : {4096, 1}) {
-      methods::PpoState state{.kl_coef = options.kl_coef, .scores = {}};
+      methods::PpoState state{.rollouts = 0, .kl_coef = options.kl_coef, .scores = {}};
       const auto rollout = std::make_shared<methods::PpoRollout>(options, std::vector<double>{});
       methods::PpoPolicy policy(rollout, state, kTemperature, 0, max_tree_tokens);
       const methods::PpoValue value(rollout, max_tree_tokens);

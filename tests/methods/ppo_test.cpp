@@ -56,7 +56,7 @@ methods::SampledCompletion sampled(int64_t tokens, bool truncated, double score)
 TEST(PpoRollout, CutAndFinishedEpisodes) {
   config::PpoOptions options;
   options.gamma = 0.9, options.lam = 0.8, options.kl_coef = 0.5;
-  methods::PpoState state{.kl_coef = options.kl_coef, .scores = {}};
+  methods::PpoState state{.rollouts = 0, .kl_coef = options.kl_coef, .scores = {}};
   methods::PpoRollout rollout(options, {2.0});
   rollout.begin({{{1, 2}, {sampled(2, false, 3), sampled(3, true, -1)}}}, state);
   rollout.reference().set(0, {-1.5f, -0.5f, -2.0f, -1.0f, -1.0f});

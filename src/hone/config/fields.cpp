@@ -15,6 +15,7 @@ std::span<const CommandInfo> commands() {
       {dpo, "dpo", "align a model with pairs of a better and a worse completion, against itself at the start (DPO and its family)"},
       {reward, "reward", "train a reward model on pairs of a better and a worse completion"},
       {grpo, "grpo", "learn from rewards for sampled completions, each measured against its group (GRPO and its family)"},
+      {ppo, "ppo", "learn from rewards for sampled completions with a value model, token by token (PPO; the last stage of RLHF)"},
       {rloo, "rloo", "learn from rewards for sampled completions, each measured against the others of its group (RLOO)"},
       {kto, "kto", "align a model with completions that are each labelled good or bad (KTO)"},
       {orpo, "orpo", "fine-tune on the better completions of pairs and prefer them, without a reference (ORPO)"},

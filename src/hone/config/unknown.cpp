@@ -73,29 +73,14 @@ const std::vector<Advice>& refused() {
 /// Known names that no command of this version has; cli.md's, as TRL and PEFT spell them.
 const std::vector<std::string>& later_names() {
   static const std::vector<std::string> names = {
-      "lora_target_parameters",
-      "report_to",
-      "tensorboard",
-      "reward_model",
-      "value_model",
-      "weights",
-      "kl_coef",
-      "kl_estimator",
-      "gamma",
-      "lam",
-      "whiten_rewards",
-      "gradient_shards",
-      "neftune_noise_alpha",
-      "eos_token",
-      "dataset_num_proc",
-      "activation_offloading",
-      "num_ppo_epochs",
+      "lora_target_parameters", "report_to",           "tensorboard", "reward_model",     "weights",
+      "gradient_shards",        "neftune_noise_alpha", "eos_token",   "dataset_num_proc", "activation_offloading",
   };
   return names;
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"ppo", "rlhf", "curate", "plan", "advise", "compare"};
+  static const std::vector<std::string> names = {"rlhf", "curate", "plan", "advise", "compare"};
   return names;
 }
 

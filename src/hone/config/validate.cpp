@@ -4,6 +4,7 @@
 
 #include "hone/base/error.h"
 #include "hone/config/parse.h"
+#include "hone/config/table_rows.h"
 
 namespace hone::config {
 namespace {
@@ -141,6 +142,25 @@ void check_on_policy(const Arguments& arguments) {
   }
 }
 
+void check_ppo(const Arguments& arguments) {
+  const RunConfig& config = arguments.config;
+  if (config.use_score_norm && !config.use_score_scaling)
+    fail("--use_score_norm changes nothing without --use_score_scaling; add it, or leave this out");
+  if (arguments.given.count("kl_horizon") && !config.kl_target) fail("--kl_horizon changes nothing without --kl_target; add it, or leave this out");
+  if (config.kl_target && *config.kl_target == 0)
+    fail("--kl_target 0: no policy that learns stays at a KL divergence of 0; give a target above 0 (nats a completion, TRL's was 6), or none");
+  const int64_t completions = config.batch_size * config.num_generations;
+  if (config.kl_target && config.kl_horizon < static_cast<double>(completions))
+    fail("--kl_horizon {}: kl_coef would swing within one rollout of {} completions; give at least that many", config.kl_horizon, completions);
+  if (config.kl_target && config.kl_coef == 0)
+    fail("--kl_coef 0 with --kl_target: it is multiplied to reach the target and would stay 0; give a start above 0");
+  if (config.kl_in_loss && config.kl_estimator == KlEstimator::k1)
+    fail("--kl_in_loss with --kl_estimator k1: the gradient of k1 at what the policy samples is 0 in the mean; give k3");
+  if (config.num_mini_batches > config.batch_size)
+    fail("--num_mini_batches {} cuts a rollout of {} prompts (--batch_size) into more parts than it has", config.num_mini_batches, config.batch_size);
+  if (config.whiten_rewards && completions < 8) fail("--whiten_rewards needs at least 8 completions a rollout, not {}", completions);
+}
+
 void check_eval(const RunConfig& config) {
   for (const double k : config.pass_k) {
     if (k != static_cast<double>(static_cast<int64_t>(k))) fail("--pass_k {}: give whole numbers", k);
@@ -179,6 +199,8 @@ double default_learning_rate(Command command, bool adapter) {
       return adapter ? 2e-4 : 2e-5;
     case reward:
       return adapter ? 1e-3 : 1e-4;
+    case ppo:
+      return adapter ? 3e-5 : 3e-6;
     default:
       return adapter ? 1e-5 : 1e-6;
   }
@@ -216,9 +238,10 @@ void validate(const Arguments& arguments) {
   if (arguments.command == merge && config.output_dir.empty()) fail("hone merge needs a folder for the merged model: add --output_dir DIR");
   check_needs(arguments);
   check_adapter(arguments);
-  if (arguments.command & kTrainingCommands) check_training(arguments);
+  if (arguments.command & kTrainedCommands) check_training(arguments);
   if (arguments.command & kPreferenceCommands) check_preferences(arguments);
-  if (arguments.command & kOnPolicyCommands) check_on_policy(arguments);
+  if (arguments.command & kSampledCommands) check_on_policy(arguments);
+  if (arguments.command == ppo) check_ppo(arguments);
   if (arguments.command == eval) check_eval(config);
   if (arguments.command == sample && !config.prompt.empty() && !config.file.empty()) fail("--prompt and --file exclude each other; give one");
 }

@@ -13,8 +13,7 @@ namespace {
 
 std::vector<batch::Branch> branches_of(const PpoRow& row) {
   std::vector<batch::Branch> branches;
-  for (size_t e = 0; e < row.episodes.size(); ++e)
-    branches.push_back({row.ids[e].data(), row.weights[e].data(), static_cast<int64_t>(row.ids[e].size())});
+  for (size_t e = 0; e < row.ids.size(); ++e) branches.push_back({row.ids[e].data(), row.weights[e].data(), static_cast<int64_t>(row.ids[e].size())});
   return branches;
 }
 
@@ -42,9 +41,9 @@ TokenLoss token_loss(const PpoRollout& rollout, int64_t row, int64_t token, doub
   const PpoRow& r = rollout.row(row);
   TokenLoss out{clipped_policy_loss(logprob, r.old_logprobs[token], r.advantages[token], o.cliprange, o.dual_clip.value_or(0.0))};
   out.slope = out.policy.slope;
-  if (!o.kl_in_loss) return out;
   const double reference = rollout.reference().of(row)[token];
   out.kl = token_kl(logprob, reference, true);
+  if (!o.kl_in_loss) return out;
   out.slope += rollout.kl_coef() * (1.0 - kernels::exact_exp(reference - logprob));  // d k3 / d logprob
   return out;
 }
@@ -52,7 +51,7 @@ TokenLoss token_loss(const PpoRollout& rollout, int64_t row, int64_t token, doub
 double total_predictions(const PpoRollout& rollout, std::span<const int64_t> rows) {
   int64_t total = 0;
   for (const int64_t r : rows) total += rollout.row(r).predictions();
-  return static_cast<double>(total);
+  return static_cast<double>(std::max<int64_t>(1, total));
 }
 
 }  // namespace
@@ -95,6 +94,21 @@ std::vector<double> PpoValue::counts(std::span<const int64_t> rows) const {
   return {states};
 }
 
+// A rollout's first update: the log-probabilities are those that were sampled, to the bit, so that dL/dlogprob needs no forward.
+std::optional<at::Tensor> PpoPolicy::known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t> rows, const StepInputs& step) const {
+  if (!rollout_->fresh || entropy_coef_ > 0) return std::nullopt;
+  at::Tensor slopes = float_tensor(batch.weights.numel());
+  float* slope = slopes.mutable_data_ptr<float>();
+  int64_t n = 0;
+  for (const int64_t r : rows)
+    for (int64_t t = 0; t < rollout_->row(r).predictions(); ++t, ++n) {
+      check(n < slopes.numel(), "{} predictions, more expected", slopes.numel());
+      slope[n] = static_cast<float>(token_loss(*rollout_, r, t, rollout_->row(r).old_logprobs[t]).slope);
+    }
+  // The roundings of the backward of evaluate below: 1 / count to float32, times the slope.
+  return slopes.to(batch.weights.device()) * static_cast<float>(1.0 / step.counts[0]);
+}
+
 MethodOutput PpoPolicy::evaluate(const Forward& forward, const StepInputs& step) const {
   const config::PpoOptions& o = rollout_->options();
   const int64_t N = forward.weights.numel(), S = forward.num_sequences;
@@ -102,10 +116,11 @@ MethodOutput PpoPolicy::evaluate(const Forward& forward, const StepInputs& step)
   const double* logprob = fixed.const_data_ptr<double>();
   at::Tensor slopes = float_tensor(N);
   float* slope = slopes.mutable_data_ptr<float>();
-  Sums policy(S), kl(S), squares(S), clipped(S), ratios(S);
+  Sums policy(S), kl(S), squares(S), clipped(S), ratios(S), ratio_squares(S), gaps(S);
   int64_t n = 0, s = 0;
   for (const int64_t r : forward.rows) {
     int64_t at = 0;
+    if (rollout_->row(r).episodes.empty()) ++s;
     for (const PpoEpisode& e : rollout_->row(r).episodes) {
       for (const int64_t end = at + e.tokens; at < end; ++at, ++n) {
         check(n < N, "{} predictions, more expected", N);
@@ -114,7 +129,10 @@ MethodOutput PpoPolicy::evaluate(const Forward& forward, const StepInputs& step)
         policy.data[s] += loss.policy.loss;
         clipped.data[s] += loss.policy.clipped ? 1 : 0;
         squares.data[s] += 0.5 * difference * difference;
-        ratios.data[s] += kernels::exact_exp(difference);
+        const double ratio = kernels::exact_exp(difference);
+        ratios.data[s] += ratio;
+        ratio_squares.data[s] += (ratio - 1) * (ratio - 1);
+        gaps.data[s] += std::abs(difference);
         kl.data[s] += loss.kl;
         slope[n] = static_cast<float>(loss.slope);
       }
@@ -133,8 +151,10 @@ MethodOutput PpoPolicy::evaluate(const Forward& forward, const StepInputs& step)
                  {"policy/approxkl_avg", squares.tensor, count},
                  {"policy/clipfrac_avg", clipped.tensor, count},
                  {"policy/entropy_avg", entropy.detach(), count},
-                 {"val/ratio", ratios.tensor, count}};
-  if (o.kl_in_loss) out.metrics.push_back({"loss/kl_avg", kl.tensor, count});
+                 {"val/ratio", ratios.tensor, count},
+                 {"val/ratio_var", ratio_squares.tensor, count},
+                 {"kl", kl.tensor, count}};
+  if (rollout_->fresh) out.metrics.push_back({"sampling/sampling_logp_difference/mean", gaps.tensor, count});
   return out;
 }
 
@@ -151,6 +171,10 @@ MethodOutput PpoValue::evaluate(const Forward& forward, const StepInputs& step) 
   for (const int64_t r : forward.rows) {
     const PpoRow& row = rollout_->row(r);
     int64_t at = 0;
+    if (row.episodes.empty()) {
+      check(m < M, "{} values, more expected", M);
+      id[m++] = s++;
+    }
     for (const PpoEpisode& e : row.episodes) {
       check(m + e.tokens < M, "{} values, more expected", M);
       for (int64_t t = 0; t <= e.tokens; ++t, ++at, ++m) {

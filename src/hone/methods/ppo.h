@@ -19,8 +19,11 @@
 // The two losses are two methods over the same rows, run one after the other: their activations never stand in memory together.
 //
 // Metrics (TRL's keys), means over the mini-batch's real tokens or states: loss/policy_avg, policy/approxkl_avg (half the mean squared
-// log-ratio), policy/clipfrac_avg, policy/entropy_avg, val/ratio; loss/value_avg (without c), val/clipfrac_avg; with kl_in_loss loss/kl_avg.
-// Departures from TRL 1.12: its policy/approxkl_avg, policy/entropy_avg and val/ratio take padding into the mean.
+// log-ratio), policy/clipfrac_avg, policy/entropy_avg, val/ratio, val/ratio_var (mean of (r_t - 1)^2); loss/value_avg (without c),
+// val/clipfrac_avg; kl (k3 against the reference, nats a token: what --max_kl watches), and in a rollout's first update
+// sampling/sampling_logp_difference/mean (how far the trainer is from what was sampled: 0).
+// Departures from TRL 1.12: its policy/approxkl_avg, policy/entropy_avg and val/ratio take padding into the mean; its val/ratio_var is the
+// variance of the updates' mean ratios.
 #include <memory>
 
 #include "hone/methods/ppo_rollout.h"
@@ -45,7 +48,7 @@ class PpoPolicy : public OnPolicyMethod {
   void referenced() override { rollout_->finish(state_); }
   void update(int64_t index) override { rollout_->fresh = index == 0; }
   std::vector<double> advantages(int64_t row) const override { return rollout_->advantages(row); }
-  bool has_gradient(int64_t row) const override { return rollout_->row(row).predictions() > 0; }
+  bool has_gradient(int64_t row) const override { return !rollout_->warming && rollout_->row(row).predictions() > 0; }
   std::vector<std::pair<std::string, double>> rollout_metrics() const override { return rollout_->metrics(); }
 
   Scope scope() const override { return Scope::token; }
@@ -55,6 +58,7 @@ class PpoPolicy : public OnPolicyMethod {
   int64_t input_tokens(int64_t row) const override;
   void append(batch::PackedBatch& batch, int64_t row) const override;
   std::vector<double> counts(std::span<const int64_t> rows) const override;
+  std::optional<at::Tensor> known_cotangent(const ops::BatchTensors& batch, std::span<const int64_t> rows, const StepInputs& step) const override;
   MethodOutput evaluate(const Forward& forward, const StepInputs& step) const override;
   ReferenceLogprobs* reference() override { return &rollout_->reference(); }
 

@@ -1,8 +1,10 @@
 #include "hone/methods/ppo_rollout.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "hone/base/error.h"
 
@@ -19,8 +21,17 @@ std::optional<double> weighted_sum(const SampledCompletion& completion, const st
 
 }  // namespace
 
-PpoRollout::PpoRollout(const config::PpoOptions& options, std::vector<double> reward_weights)
-    : options_(options), weights_(std::move(reward_weights)) {
+double repetition(std::span<const int32_t> ids) {
+  constexpr size_t kLength = 4;
+  if (ids.size() < kLength + 1) return 0;
+  std::set<std::array<int32_t, kLength>> distinct;
+  const size_t all = ids.size() - kLength + 1;
+  for (size_t i = 0; i < all; ++i) distinct.insert({ids[i], ids[i + 1], ids[i + 2], ids[i + 3]});
+  return 1.0 - static_cast<double>(distinct.size()) / static_cast<double>(all);
+}
+
+PpoRollout::PpoRollout(const config::PpoOptions& options, std::vector<double> reward_weights, std::vector<std::string> reward_names)
+    : options_(options), weights_(std::move(reward_weights)), reward_names_(std::move(reward_names)) {
   k3_ = options_.kl_estimator == config::KlEstimator::k3 || (options_.kl_estimator == config::KlEstimator::automatic && options_.kl_in_loss);
   check(k3_ || !options_.kl_in_loss, "k1 in the loss has no gradient of the KL");
 }
@@ -32,6 +43,7 @@ void PpoRollout::begin(std::vector<Group> groups, PpoState& state) {
   metrics_.clear();
   kl_coef_ = state.kl_coef;
   fresh = true;
+  warming = state.rollouts++ < options_.critic_warmup;
   for (size_t g = 0; g < groups_.size(); ++g) {
     const std::vector<int32_t>& prompt = groups_[g].prompt;
     PpoRow& row = rows_[g];
@@ -47,6 +59,9 @@ void PpoRollout::begin(std::vector<Group> groups, PpoState& state) {
       weights.resize(ids.size(), 1.0f);
       row.old_logprobs.insert(row.old_logprobs.end(), c.logprobs.begin(), c.logprobs.end());
     }
+    if (!row.episodes.empty()) continue;
+    row.ids.push_back(prompt);  // nothing of it has a score: a row must have tokens
+    row.weights.emplace_back(prompt.size(), 0.0f);
   }
   scale_scores(state);
 }
@@ -121,6 +136,7 @@ void PpoRollout::finish(PpoState& state) {
   }
   summarise(kl, options_.kl_in_loss ? 0.0 : -kl_coef_ * kl, entropy, episodes, kl_coef_);
   if (const double explained = explained_variance(returns, values); std::isfinite(explained)) metrics_.emplace_back("val/explained_var", explained);
+  report_completions();
   if (options_.kl_target && episodes > 0)
     state.kl_coef = adapted_kl_coef(state.kl_coef, kl / episodes, *options_.kl_target, episodes, options_.kl_horizon);
 }
@@ -141,6 +157,31 @@ void PpoRollout::summarise(double kl, double non_score, double entropy, double e
               {"objective/scores", scores / n},
               {"objective/kl_coef", coefficient},
               {"val/num_eos_tokens", ended}};
+}
+
+// By the keys of TRL's GRPO, which has what its PPO lacks; repetition is ours. Extremes and deviations of all completions, scored or not.
+void PpoRollout::report_completions() {
+  RunningMoments totals, lengths, repeated;
+  std::vector<RunningMoments> rewards(reward_names_.size());
+  double cut = 0;
+  for (const Group& group : groups_)
+    for (const SampledCompletion& c : group.completions) {
+      lengths.add(static_cast<double>(c.ids.size()));
+      repeated.add(repetition(c.ids));
+      cut += c.truncated ? 1 : 0;
+      if (const std::optional<double> total = weighted_sum(c, weights_)) totals.add(*total);
+      for (size_t k = 0; k < rewards.size() && k < c.rewards.size(); ++k)
+        if (c.rewards[k]) rewards[k].add(*c.rewards[k]);
+    }
+  metrics_.emplace_back("reward", totals.mean);
+  metrics_.emplace_back("reward_std", std::sqrt(totals.variance()));
+  for (size_t k = 0; k < rewards.size(); ++k) {
+    metrics_.emplace_back("rewards/" + reward_names_[k] + "/mean", rewards[k].mean);
+    metrics_.emplace_back("rewards/" + reward_names_[k] + "/std", std::sqrt(rewards[k].variance()));
+  }
+  metrics_.emplace_back("completions/mean_length", lengths.mean);
+  metrics_.emplace_back("completions/clipped_ratio", cut / std::max(1.0, lengths.count));
+  metrics_.emplace_back("completions/repetition", repeated.mean);
 }
 
 std::vector<double> PpoRollout::advantages(int64_t row) const {

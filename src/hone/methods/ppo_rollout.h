@@ -24,6 +24,7 @@ namespace hone::methods {
 
 /// What a rollout leaves to the next: belongs to the checkpoint.
 struct PpoState {
+  int64_t rollouts = 0;  // before the one at hand
   double kl_coef = 0;
   RunningMoments scores;  // of every score so far, before scaling
 };
@@ -39,7 +40,7 @@ struct PpoEpisode {
 
 struct PpoRow {
   std::vector<PpoEpisode> episodes;
-  std::vector<std::vector<int32_t>> ids;    // of each episode: prompt and completion
+  std::vector<std::vector<int32_t>> ids;    // of each episode: prompt and completion; of a row without one the prompt
   std::vector<std::vector<float>> weights;  // 1 on the completion's tokens
   std::vector<float> old_logprobs;          // (predictions)
   std::vector<double> advantages;           // (predictions)
@@ -49,10 +50,13 @@ struct PpoRow {
   int64_t states() const { return predictions() + static_cast<int64_t>(episodes.size()); }
 };
 
+/// Share of a completion's runs of four tokens that have been there before in it: 0 for text, near 1 for a loop.
+double repetition(std::span<const int32_t> ids);
+
 class PpoRollout {
  public:
-  /// reward_weights: one for each reward function; empty: all 1.
-  PpoRollout(const config::PpoOptions& options, std::vector<double> reward_weights);
+  /// reward_weights: one for each reward function; empty: all 1. reward_names: of the figures rewards/NAME/*; may be empty.
+  PpoRollout(const config::PpoOptions& options, std::vector<double> reward_weights, std::vector<std::string> reward_names = {});
 
   /// Takes what was sampled and scored; `state` is read for scaling and for kl_coef, and its running moments go on.
   void begin(std::vector<Group> groups, PpoState& state);
@@ -75,14 +79,18 @@ class PpoRollout {
 
   /// The policy is still the one that sampled: its ratios are 1, and where nothing else stands in the loss its gradient is known before the forward.
   bool fresh = true;
+  /// Only the value model learns from this rollout (critic_warmup).
+  bool warming = false;
 
  private:
   std::vector<double> token_kls(int64_t row, const PpoEpisode& episode, int64_t at) const;
   void scale_scores(PpoState& state);
+  void report_completions();
   void summarise(double kl, double non_score, double entropy, double episodes, double coefficient);
 
   config::PpoOptions options_;
   std::vector<double> weights_;
+  std::vector<std::string> reward_names_;
   bool k3_ = false;
   double kl_coef_ = 0;
   std::vector<Group> groups_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "hone/base/error.h"
 #include "hone/base/files.h"
@@ -24,6 +25,10 @@ ExtraTensors tensors_of(Adamw& optimizer, const ExtraTensors& extra) {
   for (const ops::Parameter* p : optimizer.parameters()) all.emplace_back("value/" + p->name(), p->value.detach());
   for (auto& state : optimizer.state_tensors()) all.push_back(std::move(state));
   all.insert(all.end(), extra.begin(), extra.end());
+  // Two models of one run (PPO) have tensors of the same names: a later one has its number behind it.
+  std::map<std::string, int> seen;
+  for (auto& [name, tensor] : all)
+    if (const int number = ++seen[name]; number > 1) name += fmt::format("#{}", number);
   return all;
 }
 

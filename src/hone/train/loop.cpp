@@ -195,9 +195,11 @@ class Loop {
   }
 
   bool apply(const StepOutcome& out, double rate) {
-    if (!guarded(guards_.after_backward(out.squares))) return false;
+    // PPO's --critic_warmup: the policy gets no gradient yet.
+    const bool warm = progress_.step <= c_.critic_warmup * c_.num_ppo_epochs * c_.num_mini_batches;
+    if (!warm && !guarded(guards_.after_backward(out.squares))) return false;
     const bool watch =
-        guards_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && out.norm > 0;  // warm-up rates may round to nothing
+        !warm && guards_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && out.norm > 0;  // warm-up rates may round to nothing
     if (watch) guards_.before_update();
     update(passes_, optimizer_, rate, out.norm, c_.max_grad_norm);
     if (rate > 0) guards_.moved();

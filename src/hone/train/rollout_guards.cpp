@@ -69,7 +69,7 @@ std::string SignalGuard::after_rollout(std::span<const DrawnGroup> groups, std::
           "its answers (after hone sft it does)",
           ended, samples, max_completion_length_);
   }
-  return surely_below(useful, n, kUseful)
+  return needs_spread_ && surely_below(useful, n, kUseful)
              ? fmt::format("too few groups with spread: {} of the last {}, and only those teach; {}", useful, n, why_no_spread())
              : std::string();
 }

@@ -26,8 +26,9 @@ class SignalGuard {
   static constexpr size_t kWindow = 256;      // groups: 149 without spread in a row stop, and 1 useful one among 256
   static constexpr double kUseful = 0.02;     // share
   static constexpr int64_t kLeastGroups = 8;  // that completions must come from, before they are taken for more than one prompt's ways
-  SignalGuard(std::vector<std::string> reward_names, int64_t max_completion_length)
-      : names_(std::move(reward_names)), max_completion_length_(max_completion_length) {}
+  /// needs_spread: nothing is learned from a group whose rewards are all equal (not so with a value model).
+  SignalGuard(std::vector<std::string> reward_names, int64_t max_completion_length, bool needs_spread = true)
+      : names_(std::move(reward_names)), max_completion_length_(max_completion_length), needs_spread_(needs_spread) {}
   /// Takes the groups of a rollout, those that were replaced among them; says what is wrong, or nothing.
   std::string after_rollout(std::span<const DrawnGroup> groups, std::span<const DrawnGroup> replaced, const SamplingSetup& setup);
   Json state() const;
@@ -45,6 +46,7 @@ class SignalGuard {
 
   std::vector<std::string> names_;
   int64_t max_completion_length_;
+  bool needs_spread_;
   std::deque<Facts> window_;
 };
 

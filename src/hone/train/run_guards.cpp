@@ -30,7 +30,9 @@ RunGuards::RunGuards(std::vector<ops::Parameter*> parameters, const TrainJob& jo
       trainable_(std::move(parameters)),
       fall_(job.config->max_chosen_drop),
       kl_(job.rollouts ? job.config->max_kl : 0, kKlWindow) {
-  if (job.rollouts) signal_.emplace(names_of(*job.rollouts->setup().rewards), job.rollouts->setup().max_completion_length);
+  if (job.rollouts)
+    signal_.emplace(names_of(*job.rollouts->setup().rewards), job.rollouts->setup().max_completion_length,
+                    /*needs_spread=*/job.more_passes.empty());
 }
 
 std::string RunGuards::after_rollout(const RolloutSource& rollouts) {

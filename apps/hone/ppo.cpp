@@ -1,0 +1,186 @@
+// hone ppo: learning from rewards for sampled completions with a value model. With an adapter one base serves policy, reference, reward model and
+// value model; without, each is a model of its own.
+#include <algorithm>
+#include <filesystem>
+
+#include "hone/base/error.h"
+#include "hone/base/files.h"
+#include "hone/base/hash.h"
+#include "hone/base/log.h"
+#include "hone/train/ppo_training.h"
+#include "on_policy.h"
+#include "reward_models.h"
+#include "training.h"
+
+namespace hone::app {
+namespace {
+
+namespace fs = std::filesystem;
+using train::Json;
+
+/// What must live beside the policy.
+struct Roles {
+  std::vector<std::shared_ptr<adapters::Adapter>> rewards;
+  std::unique_ptr<RewardModelFiles> files;     // of a value model that stands apart
+  std::unique_ptr<model::Model> value_model;   // null: the policy's base
+  std::unique_ptr<adapters::Adapter> adapter;  // of the value model; null: it is trained itself
+};
+
+bool is_adapter_folder(const fs::path& folder) { return fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json"); }
+
+// The folder of the first reward model among the rewards; empty: there is none.
+std::string first_reward_model(const config::RunConfig& config) {
+  for (const std::string& text : config.reward) {
+    const std::string spec = rewards::split_spec(text).spec;
+    if (spec.starts_with("model:")) return spec.substr(6);
+  }
+  return {};
+}
+
+// The folder that the value model starts from; empty: the policy.
+std::string value_folder(const config::RunConfig& config) {
+  const std::string reward = first_reward_model(config);
+  if (config.value_model == "policy" || (config.value_model.empty() && reward.empty())) return {};
+  if (!config.value_model.empty() && config.value_model != "reward") return config.value_model;
+  if (reward.empty()) fail("--value_model reward: no --reward is a reward model (model:DIR); give --value_model policy");
+  return reward;
+}
+
+/// For as long as it lives the base has a new reward head and says that it is the body of a reward model: what a value adapter is made from.
+class RewardBody {
+ public:
+  RewardBody(model::Model& model, uint64_t seed) : model_(model), config_(model.config), lm_head_(model.lm_head) {
+    model::add_score_head(model, seed);
+  }
+  ~RewardBody() {
+    model_.config = config_;
+    model_.lm_head = lm_head_;
+    model_.score = {};
+  }
+  RewardBody(const RewardBody&) = delete;
+  RewardBody& operator=(const RewardBody&) = delete;
+
+ private:
+  model::Model& model_;
+  model::ModelConfig config_;
+  ops::Parameter lm_head_;
+};
+
+std::unique_ptr<adapters::Adapter> new_value_adapter(model::Model& model, const model::ModelSource& source, const config::RunConfig& config) {
+  const RewardBody body(model, static_cast<uint64_t>(config.seed));
+  return adapters::create_adapter(model, source, lora_config(config, source.path().string(), adapters::Task::seq_cls),
+                                  static_cast<uint64_t>(config.seed));
+}
+
+void same_tokenizer(const OpenedModel& policy, const OpenedModel& value, const std::string& folder) {
+  if (policy.text.tokenizer.hash() != value.text.tokenizer.hash())
+    fail("--value_model {}: its tokenizer is not the policy's, and a value belongs to every token; give --value_model policy", folder);
+}
+
+// A value model from the folder of a reward model: on the policy's base where it is an adapter of that, else with a model of its own.
+void value_from_folder(Roles& roles, const RoleInputs& in, train::TrainJob& job, const std::string& folder) {
+  const bool on_base = std::any_of(in.policy.shared.begin(), in.policy.shared.end(), [&](const SharedReward& s) { return s.folder == folder; });
+  if (on_base) {
+    const RewardBody body(*job.model, 0);
+    roles.adapter = adapters::load_adapter(*job.model, adapters::read_peft(folder), *in.opened.source, true);
+    return;
+  }
+  if (!fs::exists(folder)) fail("--value_model {}: there is no such folder; give reward, policy or the folder of a reward or value model", folder);
+  if (is_adapter_folder(folder) && !in.config.use_peft)
+    fail("--value_model {}: an adapter, but models are trained whole here; add --use_peft, merge it first (hone merge), or give --value_model policy",
+         folder);
+  config::RunConfig own = in.config;
+  own.adapter.clear();
+  own.chat_template_path.clear();
+  own.load_in_4bit = false;
+  own.model_name_or_path = is_adapter_folder(folder) ? in.config.model_name_or_path : "";
+  roles.files = std::make_unique<RewardModelFiles>(open_reward_model(own, folder));
+  same_tokenizer(in.opened, roles.files->opened, folder);
+  if (!is_adapter_folder(folder)) roles.files->config.load_in_4bit = in.config.load_in_4bit;
+  const model::ModelSource& source = *roles.files->opened.source;
+  if (is_adapter_folder(folder) && in.config.use_peft && quantisation_name(in.config) == quantisation_name(roles.files->config) &&
+      source.content_hash() == in.opened.source->content_hash()) {
+    const RewardBody body(*job.model, 0);
+    roles.adapter = adapters::load_adapter(*job.model, adapters::read_peft(folder), *in.opened.source, true);
+    return;
+  }
+  roles.value_model = load_weights(source, in.machine, roles.files->config, in.longest, /*language_head=*/false);
+  if (is_adapter_folder(folder))
+    roles.adapter = adapters::load_adapter(*roles.value_model, adapters::read_peft(folder), source, true);
+  else if (in.config.use_peft)
+    roles.adapter = adapters::create_adapter(*roles.value_model, source, lora_config(in.config, source.path().string(), adapters::Task::seq_cls),
+                                             static_cast<uint64_t>(in.config.seed));
+}
+
+void value_from_policy(Roles& roles, const RoleInputs& in, train::TrainJob& job) {
+  if (in.config.use_peft) {
+    roles.adapter = new_value_adapter(*job.model, *in.opened.source, in.config);
+    return;
+  }
+  roles.value_model = load_weights(*in.opened.source, in.machine, in.config, in.longest, /*language_head=*/false);
+  model::add_score_head(*roles.value_model, static_cast<uint64_t>(in.config.seed));
+}
+
+std::shared_ptr<void> make_roles(const RoleInputs& in, train::TrainJob& job) {
+  if (in.config.use_peft && in.config.init_lora_weights == config::InitLora::pissa)
+    fail("--init_lora_weights pissa takes its part out of the base, which the other models of hone ppo stand on, too; give another start");
+  const auto roles = std::make_shared<Roles>();
+  for (const SharedReward& shared : in.policy.shared) roles->rewards.push_back(place_shared_reward(shared, in.config, in.opened, *job.model));
+  const std::string folder = value_folder(in.config);
+  folder.empty() ? value_from_policy(*roles, in, job) : value_from_folder(*roles, in, job, folder);
+  log_info("value model: from {}{}", folder.empty() ? "the policy" : folder,
+           !roles->adapter      ? ""
+           : roles->value_model ? ", an adapter on a base of its own"
+                                : ", an adapter on the policy's base");
+  auto& ppo = dynamic_cast<train::PpoTraining&>(*in.policy.method);
+  model::Model* model = roles->value_model ? roles->value_model.get() : job.model;
+  ppo.set_value_role({model, roles->adapter ? &roles->adapter->set : nullptr, job.micro_batch_tokens});
+  job.more_passes.push_back({model, roles->adapter.get(), &ppo.value()});
+  return roles;
+}
+
+// What of the options decides the bits of a run. Guards do not.
+Json ppo_identity(const config::RunConfig& c) {
+  const auto or_null = [](const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); };
+  Json identity{{"kl_coef", c.kl_coef},
+                {"kl_estimator", static_cast<int>(c.kl_estimator)},
+                {"kl_target", or_null(c.kl_target)},
+                {"kl_horizon", c.kl_horizon},
+                {"kl_in_loss", c.kl_in_loss},
+                {"cliprange", c.cliprange},
+                {"cliprange_value", c.cliprange_value},
+                {"dual_clip", or_null(c.dual_clip)},
+                {"vf_coef", c.vf_coef},
+                {"entropy_coef", c.entropy_coef},
+                {"gamma", c.gamma},
+                {"lam", c.lam},
+                {"whiten_rewards", c.whiten_rewards},
+                {"use_score_scaling", c.use_score_scaling},
+                {"use_score_norm", c.use_score_norm},
+                {"reward_clip", or_null(c.reward_clip)},
+                {"missing_eos_penalty", or_null(c.missing_eos_penalty)},
+                {"critic_warmup", c.critic_warmup},
+                {"num_ppo_epochs", c.num_ppo_epochs},
+                {"num_mini_batches", c.num_mini_batches}};
+  const std::string folder = value_folder(c);
+  identity["value_model"] = folder.empty() ? "policy" : folder == first_reward_model(c) ? "reward" : folder;
+  return identity;
+}
+
+}  // namespace
+
+int run_ppo(const Arguments& arguments) {
+  Technique technique;
+  technique.unit = "prompts";
+  technique.options = ppo_identity(arguments.config);
+  technique.on_policy = OnPolicyTechnique{
+      [](const config::RunConfig& config, std::vector<std::string> names) {
+        const auto rollout = std::make_shared<methods::PpoRollout>(config, config.reward_weights, std::move(names));
+        return std::make_unique<train::PpoTraining>(rollout, config);
+      },
+      [](const config::RunConfig& c) { return train::ppo_plan(c.batch_size, c.num_ppo_epochs, c.num_mini_batches, static_cast<uint64_t>(c.seed)); },
+      make_roles};
+  return run_training(arguments, technique);
+}
+
+}  // namespace hone::app
