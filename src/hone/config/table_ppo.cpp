@@ -57,7 +57,7 @@ Rows loss_rows() {
       row("lam", &C::lam, "X", "GAE's lambda: 1 trusts the rewards, 0 the value model").also({"lambd", "gae_lambda"}).range(0, 1).in(ppo).shown(),
       row("critic_warmup", &C::critic_warmup, "N", "rollouts at the start in which only the value model learns").range(0, 1 << 30).in(ppo),
       row("num_ppo_epochs", &C::num_ppo_epochs, "N", "times that a rollout is trained on")
-          .also({"ppo_epochs", "max_epochs"})
+          .also({"ppo_epochs"})
           .range(1, 1 << 12)
           .in(ppo)
           .shown(),
