@@ -56,11 +56,7 @@ Rows loss_rows() {
       row("gamma", &C::gamma, "X", "discount of later rewards, by token").range(0, 1).in(ppo),
       row("lam", &C::lam, "X", "GAE's lambda: 1 trusts the rewards, 0 the value model").also({"lambd", "gae_lambda"}).range(0, 1).in(ppo).shown(),
       row("critic_warmup", &C::critic_warmup, "N", "rollouts at the start in which only the value model learns").range(0, 1 << 30).in(ppo),
-      row("num_ppo_epochs", &C::num_ppo_epochs, "N", "times that a rollout is trained on")
-          .also({"ppo_epochs"})
-          .range(1, 1 << 12)
-          .in(ppo)
-          .shown(),
+      row("num_ppo_epochs", &C::num_ppo_epochs, "N", "times that a rollout is trained on").also({"ppo_epochs"}).range(1, 1 << 12).in(ppo).shown(),
       row("num_mini_batches", &C::num_mini_batches, "N", "updates that one pass over a rollout is cut into").range(1, 1 << 20).in(ppo).shown(),
   };
 }
@@ -85,8 +81,7 @@ Rows reward_shape_rows() {
           .in(ppo)
           .shown(),
       row("eval_reward", &C::eval_reward, "[NAME=]SPEC...",
-          "a second opinion on --eval_file that is never trained on: the best checkpoint is by it, and a run "
-          "whose rewards rise while it falls is stopped")
+          "a second opinion on --eval_file that is never trained on: eval_reward, and with it the best checkpoint, is its")
           .told_as("none")
           .with(Needs::held_out)
           .in(ppo)
