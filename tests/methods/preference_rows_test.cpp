@@ -34,7 +34,7 @@ Forward forward_of(const Method& method, std::span<const int64_t> rows, const at
   for (int64_t row : rows) method.append(packed, row);
   const ops::BatchTensors tensors = ops::make_batch_tensors(packed, at::kCPU);
   const at::Tensor zeros = at::zeros_like(logprobs.detach());
-  return {{logprobs, zeros, zeros, zeros, zeros.to(at::kBool)}, {}, tensors.sequence_ids, tensors.weights, tensors.num_sequences, rows, 0};
+  return {{logprobs, zeros, zeros, zeros, zeros.to(at::kBool)}, {}, {}, tensors.sequence_ids, tensors.weights, tensors.num_sequences, rows, 0};
 }
 
 TEST(Dpo, MetricsOfTwoPairs) {
