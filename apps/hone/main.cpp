@@ -97,7 +97,7 @@ int dispatch(const std::vector<std::string>& words) {
   const config::Command command = config::find_command(first);
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
-  install_console(!(command & (config::kTrainingCommands | config::ppo)) || arguments.config.format == config::Format::json);
+  install_console(!(command & config::kTrainingCommands) || arguments.config.format == config::Format::json);
   Arguments resolved = arguments;
   if (config::find_field(command, "load_in_4bit")) follow_adapter(resolved.config, arguments.given);
   return run(command, resolved);

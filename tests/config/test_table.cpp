@@ -62,7 +62,7 @@ TEST(Help, ShowsAboutTwentyFlagsAndHidesWhatIsToCome) {
       ++(field.common ? shown : hidden);
       EXPECT_THAT(all, ContainsRegex("--" + field.name + "[ ,]"));
     }
-    EXPECT_LE(shown, info.command & kOnPolicyCommands ? 28 : info.command & kPreferenceCommands ? 24 : 22) << info.name;
+    EXPECT_LE(shown, info.command & kOnPolicyCommands ? 30 : info.command & kPreferenceCommands ? 24 : 22) << info.name;
     EXPECT_EQ(common.find(fmt::format(" {} more flags", hidden)) != std::string::npos, hidden > 0) << info.name;
     for (const char* later : {"cuda", "bfloat16", "report_to"}) EXPECT_THAT(all, Not(HasSubstr(later))) << info.name;
   }
@@ -72,7 +72,7 @@ TEST(Help, ShowsAboutTwentyFlagsAndHidesWhatIsToCome) {
 TEST(Unknown, NamesTheNearest) {
   EXPECT_EQ(explain_unknown(sft, "learning-rte", "flag"), "unknown flag --learning-rte: did you mean --learning_rate?");
   EXPECT_THAT(explain_unknown(sft, "qqqqqqqqqq", "flag"), HasSubstr("hone sft --help_all"));
-  EXPECT_EQ(explain_unknown(sft, "temperature", "flag"), "--temperature belongs to hone grpo, hone rloo, hone eval, hone sample, hone chat, not to hone sft");
+  EXPECT_EQ(explain_unknown(sft, "temperature", "flag"), "--temperature belongs to hone grpo, hone ppo, hone rloo, hone eval, hone sample, hone chat, not to hone sft");
 }
 
 TEST(Unknown, OtherToolsNamesSayWhatToUse) {
@@ -85,7 +85,7 @@ TEST(Unknown, OtherToolsNamesSayWhatToUse) {
 }
 
 TEST(Unknown, WhatIsToComeIsRefusedByName) {
-  for (const char* name : {"lora_target_parameters", "report_to", "value_model"}) {
+  for (const char* name : {"lora_target_parameters", "report_to", "gradient_shards"}) {
     EXPECT_THAT(explain_unknown(sft, name, "flag"), HasSubstr("comes with a later version")) << name;
   }
   for (const char* name : {"plan", "advise", "curate", "compare"}) {

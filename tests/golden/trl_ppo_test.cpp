@@ -277,6 +277,7 @@ TEST(Ppo, AGroupIsATree) {
       rollout->reference().set(0, std::vector<float>(rollout->row(0).predictions(), -3.0f));
       rollout->set_values(0, std::vector<float>(rollout->row(0).states(), 0.1f));
       rollout->finish(state);
+      rollout->fresh = false;  // the fixture's old log-probabilities are not this model's
       const auto model = values ? load_value("tied", ops::Backend::kernels) : load_policy("tied", ops::Backend::kernels);
       passes.push_back(run(*model, values ? static_cast<const methods::Method&>(value) : policy, {0}, 1000));
     }

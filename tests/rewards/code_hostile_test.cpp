@@ -1,7 +1,9 @@
 // Completions that attack: none is right, each ends with its verdict, and the host stays as it was.
 #include <dirent.h>
 #include <signal.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <fstream>
 #include <set>
 #include <thread>
@@ -27,19 +29,46 @@ std::string judged(const std::string& completion, const std::string& tests = kTe
   return fmt::format("{} {} {}", verdict_name(one.verdict), one.reward ? fmt::format("{}", *one.reward) : "-", one.detail);
 }
 
-/// The processes of this user that are below this one, or have the sandbox's users.
+std::string file_text(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+int parent_of(int pid) {
+  const std::string text = file_text("/proc/" + std::to_string(pid) + "/stat");
+  const size_t name_end = text.rfind(')');  // "pid (name) state parent ..."
+  return name_end == std::string::npos || name_end + 4 > text.size() ? 0 : std::atoi(text.c_str() + name_end + 4);
+}
+
+bool is_of_a_sandbox(int pid) {
+  const std::string text = file_text("/proc/" + std::to_string(pid) + "/cmdline");
+  return text.find("/program/solution") != std::string::npos || text.find("hone-sandbox") != std::string::npos;
+}
+
+/// Processes of a sandbox that are below this process, or whose starter is gone: those of other tests that run meanwhile have theirs.
 std::set<int> processes_of_sandbox() {
   std::set<int> found;
   DIR* folder = opendir("/proc");
   while (const dirent* entry = folder != nullptr ? readdir(folder) : nullptr) {
     const int pid = std::atoi(entry->d_name);
-    if (pid <= 0) continue;
-    std::ifstream in("/proc/" + std::to_string(pid) + "/cmdline");
-    const std::string text((std::istreambuf_iterator<char>(in)), {});
-    if (text.find("/program/solution") != std::string::npos || text.find("hone-sandbox") != std::string::npos) found.insert(pid);
+    if (pid <= 0 || !is_of_a_sandbox(pid)) continue;
+    int above = parent_of(pid);
+    while (above > 1 && is_of_a_sandbox(above)) above = parent_of(above);
+    if (above <= 1 || above == getpid()) found.insert(pid);
   }
   if (folder != nullptr) closedir(folder);
   return found;
+}
+
+/// Whether nothing is left but what was there before; another test's sandbox may be coming to its end just now.
+bool nothing_left(const std::set<int>& before) {
+  for (int i = 0; i < 50; ++i) {
+    std::set<int> now = processes_of_sandbox();
+    std::erase_if(now, [&](int pid) { return before.count(pid) > 0; });
+    if (now.empty()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return false;
 }
 
 struct Attack {
@@ -56,7 +85,7 @@ TEST_P(CodeHostile, IsNotRight) {
   const Attack& attack = GetParam();
   const std::string result = judged(attack.code);
   EXPECT_EQ(result.substr(0, result.find(' ')), attack.verdict) << result;
-  EXPECT_EQ(processes_of_sandbox(), before);
+  EXPECT_TRUE(nothing_left(before));
 }
 
 const Attack kForgeries[] = {

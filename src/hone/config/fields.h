@@ -36,8 +36,8 @@ enum Command : unsigned {
 };
 constexpr unsigned kPairCommands = dpo | reward | orpo | simpo;  // rows are pairs of a better and a worse completion
 constexpr unsigned kPreferenceCommands = kPairCommands | kto;
-constexpr unsigned kGroupCommands = grpo | rloo;        // learn from groups of completions of a prompt
-constexpr unsigned kOnPolicyCommands = kGroupCommands;  // rows are prompts; the policy samples what it learns from
+constexpr unsigned kGroupCommands = grpo | rloo;              // learn from groups of completions of a prompt
+constexpr unsigned kOnPolicyCommands = kGroupCommands | ppo;  // rows are prompts; the policy samples what it learns from
 constexpr unsigned kTrainingCommands = sft | kPreferenceCommands | kOnPolicyCommands;
 
 struct CommandInfo {

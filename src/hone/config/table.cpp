@@ -7,8 +7,8 @@
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = kTrainedCommands | inspect | tokenize | score | sample | chat | eval | grade | doctor | merge | convert;
-constexpr unsigned kMachineCommands = kTrainedCommands | inspect | score | sample | chat | eval | grade;
+constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | chat | eval | grade | doctor | merge | convert;
+constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | chat | eval | grade;
 constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
 constexpr unsigned kApplyCommands = inspect | score | sample | chat | eval | grade;  // an adapter or a 4-bit base, without training
 
@@ -60,22 +60,22 @@ Rows model_rows() {
           .shown(),
       row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
           .told_as("the model's own")
-          .in(kTrainedCommands | inspect | score | sample | chat | eval | grade),
+          .in(kTrainingCommands | inspect | score | sample | chat | eval | grade),
   };
 }
 
 Rows data_rows() {
   return {
-      row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(kTrainedCommands).shown(),
+      row("data", &C::data, "FILE...", "training rows, JSON Lines").also({"train_file"}).in(kTrainingCommands).shown(),
       row("data", &C::data, "FILE...", "held-out rows, JSON Lines").also({"eval_file"}).in(eval).shown(),
       row("data", &C::data, "FILE...", "held-out rows for the comparison, JSON Lines").told_as("built-in prompts").in(merge | convert).shown(),
       row("eval_file", &C::eval_file, "FILE", "held-out rows, JSON Lines; the loss on them is reported")
           .told_as("none")
-          .in(kTrainedCommands & ~kSampledCommands)
+          .in(kTrainingCommands & ~kOnPolicyCommands)
           .shown(),
       row("eval_file", &C::eval_file, "FILE", "held-out prompts, JSON Lines; one completion of each is judged")
           .told_as("none")
-          .in(kSampledCommands)
+          .in(kOnPolicyCommands)
           .shown(),
       row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(sft | inspect | eval).shown(),
       row("max_length", &C::max_length, "N", "longest prompt and completion in tokens").range(2, 1 << 20).in(kPreferenceCommands).shown(),
@@ -84,33 +84,33 @@ Rows data_rows() {
           .in(kPreferenceCommands),
       row("max_length", &C::max_length, "N", "longest prompt and completion in tokens; a prompt may have --max_completion_length less")
           .range(2, 1 << 20)
-          .in(kSampledCommands)
+          .in(kOnPolicyCommands)
           .shown(),
-      overlong_row("prompts that are too long: drop them (an error above 1 % of the rows), cut their front, or stop").in(kSampledCommands),
+      overlong_row("prompts that are too long: drop them (an error above 1 % of the rows), cut their front, or stop").in(kOnPolicyCommands),
       row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(sft | inspect | eval),
       row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only")
           .in(sft | inspect | eval),
-      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(kTrainedCommands),
+      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(kTrainingCommands),
   };
 }
 
 Rows training_rows() {
   return {
-      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(kTrainedCommands).shown(),
+      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(kTrainingCommands).shown(),
       row("num_train_epochs", &C::num_train_epochs, "X", "passes over the data; --max_steps wins")
           .also({"epochs"})
           .above(0)
           .below(1e6)
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
       Row("max_time", Member(std::in_place_type<DurationMember>, DurationMember{&C::max_time}), "20m",
           "stop after this long (90s, 20m, 1h30m), with a checkpoint and the result written")
           .empty_as("none")
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
       batch_size_row("rows per optimizer step").in(sft | kto),
       batch_size_row("pairs per optimizer step").in(kPairCommands),
-      batch_size_row("prompts per optimizer step, each with --num_generations completions").also({"prompts_per_step"}).in(kSampledCommands),
+      batch_size_row("prompts per optimizer step, each with --num_generations completions").also({"prompts_per_step"}).in(kOnPolicyCommands),
       learning_rate_row(sft, sft),
       learning_rate_row(dpo, dpo | kto | orpo | simpo | kGroupCommands),
       learning_rate_row(ppo, ppo),
@@ -118,11 +118,11 @@ Rows training_rows() {
       choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
           .one_of({"constant", "linear", "cosine"})
           .or_as({{"constant_with_warmup", "constant"}})
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
-      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(kTrainedCommands).shown(),
-      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(kTrainedCommands),
-      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(kTrainedCommands),
+      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(kTrainingCommands).shown(),
+      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(kTrainingCommands),
+      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(kTrainingCommands),
       choice("optim", &C::optim, "optimizer; adamw_8bit keeps its moments in 8 bits")
           .one_of({"adamw", "adamw_8bit"})
           .or_as({{"adamw_torch", "adamw"},
@@ -131,28 +131,28 @@ Rows training_rows() {
                   {"paged_adamw_32bit", "adamw"},
                   {"adamw_bnb_8bit", "adamw_8bit"},
                   {"paged_adamw_8bit", "adamw_8bit"}})
-          .in(kTrainedCommands),
-      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(kTrainedCommands),
-      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(kTrainedCommands),
-      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(kTrainedCommands),
-      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(kTrainedCommands),
+          .in(kTrainingCommands),
+      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(kTrainingCommands),
+      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(kTrainingCommands),
+      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(kTrainingCommands),
+      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(kTrainingCommands),
   };
 }
 
 Rows adapter_rows() {
   return {
-      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(kTrainedCommands).shown(),
+      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(kTrainingCommands).shown(),
       row("adapter", &C::adapter, "DIR", "go on training this adapter (a PEFT directory); implies --use_peft")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("a new one")
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
       row("adapter", &C::adapter, "DIR", "an adapter (a PEFT directory) on top of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
           .in(kApplyCommands)
           .shown(),
-      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(kTrainedCommands).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(kTrainingCommands).shown(),
       row("adapter", &C::adapter, "DIR", "write this adapter (a PEFT directory) anew in PEFT's layout, instead of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
@@ -177,46 +177,46 @@ Rows adapter_rows() {
           .also({"r", "lora_rank"})
           .range(1, 1 << 16)
           .with(Needs::new_adapter)
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
-      lora_alpha_row().also({"alpha"}).in(kTrainedCommands & ~simpo),
+      lora_alpha_row().also({"alpha"}).in(kTrainingCommands & ~simpo),
       lora_alpha_row().in(simpo),
       row("lora_dropout", &C::lora_dropout, "X", "share of the adapter's inputs dropped in training")
           .range(0, 1)
           .below(1)
           .with(Needs::adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("lora_target_modules", &C::lora_target_modules, "all-linear|NAME,...",
           "linears that get an adapter: every one but the head, or names, or regular expressions of whole names")
           .also({"target_modules", "lora_target"})
           .or_as({{"all", "all-linear"}})
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("lora_modules_to_save", &C::lora_modules_to_save, "NAME,...", "modules trained in full beside the adapter (lm_head, embed_tokens, norms)")
           .also({"modules_to_save", "additional_target"})
           .told_as("none")
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("use_rslora", &C::use_rslora, "true|false", "scale by lora_alpha / sqrt(lora_r)")
           .also({"peft_use_rslora"})
           .with(Needs::new_adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("use_dora", &C::use_dora, "true|false", "DoRA: magnitude and direction apart")
           .also({"peft_use_dora"})
           .with(Needs::new_adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       choice("init_lora_weights", &C::init_lora_weights, "the adapter's first values; pissa: the weights' principal components")
           .also({"peft_init_lora_weights"})
           .one_of({"default", "gaussian", "pissa"})
           .or_as({{"true", "default"}, {"True", "default"}})
           .with(Needs::new_adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("loraplus_lr_ratio", &C::loraplus_lr_ratio, "X", "LoRA+: learning rate of lora_B over that of lora_A; 0: the same")
           .range(0, 1e6)
           .with(Needs::adapter)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
   };
 }
 
@@ -225,42 +225,42 @@ Rows run_rows() {
       row("output_dir", &C::output_dir, "DIR", "where the run is written")
           .also({"output"})
           .told_as("runs/COMMAND-001 and so on")
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
       row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainedCommands | sample | chat | eval).shown(),
-      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainedCommands),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample | chat | eval).shown(),
+      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainingCommands),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
           .with(Needs::held_out)
           .empty_as("auto")
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/")
           .range(0, 1e9)
-          .in(kTrainedCommands)
+          .in(kTrainingCommands)
           .shown(),
       row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept")
           .range(1, 1e6)
           .empty_as("none")
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last")
           .with(Needs::held_out)
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_mean_token_accuracy}).in(sft),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_rewards_accuracies}).in(dpo | orpo | simpo),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_accuracy}).in(reward),
       best_metric_row({BestMetric::eval_loss}).in(kto),
-      best_metric_row({BestMetric::eval_reward, BestMetric::eval_pass_at_1}).starts_as("eval_reward").in(kSampledCommands),
+      best_metric_row({BestMetric::eval_reward, BestMetric::eval_pass_at_1}).starts_as("eval_reward").in(kOnPolicyCommands),
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
           .range(1, 1 << 24)
           .empty_as("auto")
-          .in(kTrainedCommands | eval | score | grade),
-      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kTrainedCommands),
+          .in(kTrainingCommands | eval | score | grade),
+      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kTrainingCommands),
       row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false", "compute activations twice to save memory; the same bits")
           .empty_as("auto")
-          .in(kTrainedCommands),
+          .in(kTrainingCommands),
   };
 }
 
@@ -298,7 +298,7 @@ Rows filter_rows() {
           .shown(),
       row("output_dir", &C::output_dir, "DIR", "the merged model, a Hugging Face directory").also({"output"}).in(merge).shown(),
       row("output", &C::output, "PATH", "the new model: a .gguf file, or else a Hugging Face directory").told_as("").in(convert).shown(),
-      format_row({Format::text, Format::json}, "for people, or one JSON object").in(kTrainedCommands | eval | doctor | merge | convert).shown(),
+      format_row({Format::text, Format::json}, "for people, or one JSON object").in(kTrainingCommands | eval | doctor | merge | convert).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
       format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score | grade),
       row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),
@@ -336,13 +336,13 @@ Rows sample_rows() {
           .in(sample | chat | eval)
           .shown(),
       row("temperature", &C::temperature, "X", "0: greedy").range(0, 100).in(sample | chat | eval).shown(),
-      row("temperature", &C::temperature, "X", "of the law that is sampled and trained").above(0).below(100).in(kSampledCommands).shown(),
+      row("temperature", &C::temperature, "X", "of the law that is sampled and trained").above(0).below(100).in(kOnPolicyCommands).shown(),
       row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(sample | chat).shown(),
       row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(sample | chat).shown(),
       row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(sample | chat).shown(),
-      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(kSampledCommands | eval),
-      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(kSampledCommands | eval),
-      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(kSampledCommands | eval),
+      row("top_p", &C::top_p, "X", "sample from the likeliest tokens that hold this share; 1: off").above(0).range(0, 1).in(kOnPolicyCommands | eval),
+      row("top_k", &C::top_k, "N", "sample from the N likeliest tokens; 0: off").range(0, 1 << 24).in(kOnPolicyCommands | eval),
+      row("min_p", &C::min_p, "X", "drop tokens below this share of the likeliest one; 0: off").range(0, 1).in(kOnPolicyCommands | eval),
       row("stop", &C::stop, "STRING...", "end a completion at this text; may be repeated").told_as("none").in(sample | chat).shown(),
   };
 }

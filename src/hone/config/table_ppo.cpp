@@ -20,13 +20,11 @@ Rows kl_rows() {
           .also({"target", "ppo_target"})
           .range(0, 1e6)
           .empty_as("none")
-          .in(ppo)
-          .shown(),
+          .in(ppo),
       row("kl_horizon", &C::kl_horizon, "N", "completions in which kl_coef may grow or shrink by a fifth")
           .also({"horizon"})
           .above(0)
           .below(1e12)
-
           .in(ppo),
       row("kl_in_loss", &C::kl_in_loss, "true|false", "the KL stands in the loss, not in the reward").also({"use_kl_loss"}).in(ppo),
   };
@@ -34,12 +32,7 @@ Rows kl_rows() {
 
 Rows loss_rows() {
   return {
-      row("cliprange", &C::cliprange, "X", "the ratio is clipped to 1 - X .. 1 + X")
-          .also({"clip_ratio", "eps_clip"})
-          .above(0)
-          .below(1e6)
-          .in(ppo)
-          .shown(),
+      row("cliprange", &C::cliprange, "X", "the ratio is clipped to 1 - X .. 1 + X").also({"clip_ratio", "eps_clip"}).above(0).below(1e6).in(ppo),
       row("cliprange_value", &C::cliprange_value, "X", "a value's change is clipped to X")
           .also({"value_clip", "vf_clip"})
           .above(0)
@@ -54,10 +47,10 @@ Rows loss_rows() {
       row("vf_coef", &C::vf_coef, "X", "weight of the value loss").above(0).below(1e6).in(ppo),
       row("entropy_coef", &C::entropy_coef, "X", "weight of the entropy bonus").range(0, 1e6).in(ppo),
       row("gamma", &C::gamma, "X", "discount of later rewards, by token").range(0, 1).in(ppo),
-      row("lam", &C::lam, "X", "GAE's lambda: 1 trusts the rewards, 0 the value model").also({"lambd", "gae_lambda"}).range(0, 1).in(ppo).shown(),
+      row("lam", &C::lam, "X", "GAE's lambda: 1 trusts the rewards, 0 the value model").also({"lambd", "gae_lambda"}).range(0, 1).in(ppo),
       row("critic_warmup", &C::critic_warmup, "N", "rollouts at the start in which only the value model learns").range(0, 1 << 30).in(ppo),
       row("num_ppo_epochs", &C::num_ppo_epochs, "N", "times that a rollout is trained on").also({"ppo_epochs"}).range(1, 1 << 12).in(ppo).shown(),
-      row("num_mini_batches", &C::num_mini_batches, "N", "updates that one pass over a rollout is cut into").range(1, 1 << 20).in(ppo).shown(),
+      row("num_mini_batches", &C::num_mini_batches, "N", "updates that one pass over a rollout is cut into").range(1, 1 << 20).in(ppo),
   };
 }
 

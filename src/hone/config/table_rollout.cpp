@@ -5,7 +5,7 @@ namespace hone::config {
 namespace {
 
 using C = RunConfig;
-constexpr unsigned kJudged = kSampledCommands | eval | grade;  // commands that take any reward
+constexpr unsigned kJudged = kOnPolicyCommands | eval | grade;  // commands that take any reward
 
 Rows loss_rows() {
   Row loss = row("loss_type", &C::loss_type, "", "loss and its normaliser").starts_as("dapo").shown();
@@ -93,7 +93,7 @@ Rows sampling_rows() {
       row("max_completion_length", &C::max_completion_length, "N", "longest completion in tokens")
           .also({"response_length", "max_new_tokens"})
           .range(1, 1 << 20)
-          .in(kSampledCommands)
+          .in(kOnPolicyCommands)
           .shown(),
       row("steps_per_generation", &C::steps_per_generation, "N", "optimizer steps that share the completions of N times --batch_size prompts")
           .range(1, 1 << 12)
@@ -125,7 +125,7 @@ Rows sampling_rows() {
           .in(grpo | ppo),
       row("max_sampling_gap", &C::max_sampling_gap, "X", "guard: nats a token by which sampler and trainer may differ; 0: off")
           .range(0, 1e6)
-          .in(kSampledCommands),
+          .in(kOnPolicyCommands),
   };
 }
 
@@ -145,14 +145,14 @@ Rows reward_rows() {
           "program:COMMAND, model:DIR")
           .also({"reward_funcs"})
           .told_as("")
-          .in(kSampledCommands)
+          .in(kOnPolicyCommands)
           .shown(),
       row("reward", &C::reward, "SPEC", "prompts: sample and judge (math, code, ... as hone grpo); pairs: report on this reward model (model:DIR)")
           .told_as("none")
           .in(eval)
           .shown(),
       row("reward", &C::reward, "SPEC", "what judges: math, exact, code, model:DIR, ... as hone grpo").told_as("").in(grade).shown(),
-      row("reward_weights", &C::reward_weights, "X...", "weight of each --reward").range(-1e6, 1e6).told_as("1 for each").in(kSampledCommands),
+      row("reward_weights", &C::reward_weights, "X...", "weight of each --reward").range(-1e6, 1e6).told_as("1 for each").in(kOnPolicyCommands),
       row("pass_k", &C::pass_k, "K,...", "the k of pass@k, each at most --num_generations").split_at_commas().range(1, 1 << 16).in(eval).shown(),
       row("allow_unsandboxed", &C::allow_unsandboxed, "true|false", "code: run it where this machine cannot isolate it").in(kJudged),
       row("code_command", &C::code_command, "COMMAND", "code: what runs a completion; {file} is its file").in(kJudged),

@@ -61,9 +61,6 @@ Row some_of(std::string name, Enum Base::*member, std::vector<Enum> values, std:
 
 using Rows = std::vector<Row>;
 
-constexpr unsigned kSampledCommands = kOnPolicyCommands | ppo;  // rows are prompts; with and without a value model
-constexpr unsigned kTrainedCommands = kTrainingCommands | ppo;
-
 /// The options of learning from pairs, and from completions labelled good or bad.
 Rows preference_rows();
 /// The options of learning from sampled completions, and of what judges them.

@@ -238,9 +238,9 @@ void validate(const Arguments& arguments) {
   if (arguments.command == merge && config.output_dir.empty()) fail("hone merge needs a folder for the merged model: add --output_dir DIR");
   check_needs(arguments);
   check_adapter(arguments);
-  if (arguments.command & kTrainedCommands) check_training(arguments);
+  if (arguments.command & kTrainingCommands) check_training(arguments);
   if (arguments.command & kPreferenceCommands) check_preferences(arguments);
-  if (arguments.command & kSampledCommands) check_on_policy(arguments);
+  if (arguments.command & kOnPolicyCommands) check_on_policy(arguments);
   if (arguments.command == ppo) check_ppo(arguments);
   if (arguments.command == eval) check_eval(config);
   if (arguments.command == sample && !config.prompt.empty() && !config.file.empty()) fail("--prompt and --file exclude each other; give one");
