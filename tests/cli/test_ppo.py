@@ -90,8 +90,8 @@ class Roles(Ppo):
         for extra in ((), ("--load_in_4bit",)):
             reward = self.reward_model("reward" + "".join(extra), *LORA, *extra)
             done = self.run_hone("run" + "".join(extra), *LORA, *extra, "--reward", f"model:{reward}", steps=4)
-            self.assertIn("stands on the policy's base", done.stderr)
-            self.assertIn("an adapter on the policy's base", done.stderr)
+            self.assertIn("stands on the policy's base", done.stdout + done.stderr)
+            self.assertIn("an adapter on the policy's base", done.stdout + done.stderr)
 
     def test_whole_models(self):
         reward = self.reward_model("reward")

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "code_support.h"
@@ -29,9 +30,12 @@ std::string judged(const std::string& completion, const std::string& tests = kTe
   return fmt::format("{} {} {}", verdict_name(one.verdict), one.reward ? fmt::format("{}", *one.reward) : "-", one.detail);
 }
 
+/// Empty where the process is gone.
 std::string file_text(const std::string& path) {
   std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
 }
 
 int parent_of(int pid) {
