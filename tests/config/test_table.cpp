@@ -72,7 +72,8 @@ TEST(Help, ShowsAboutTwentyFlagsAndHidesWhatIsToCome) {
 TEST(Unknown, NamesTheNearest) {
   EXPECT_EQ(explain_unknown(sft, "learning-rte", "flag"), "unknown flag --learning-rte: did you mean --learning_rate?");
   EXPECT_THAT(explain_unknown(sft, "qqqqqqqqqq", "flag"), HasSubstr("hone sft --help_all"));
-  EXPECT_EQ(explain_unknown(sft, "temperature", "flag"), "--temperature belongs to hone grpo, hone ppo, hone rloo, hone eval, hone sample, hone chat, not to hone sft");
+  EXPECT_EQ(explain_unknown(sft, "temperature", "flag"),
+            "--temperature belongs to hone grpo, hone ppo, hone rloo, hone eval, hone sample, hone chat, not to hone sft");
 }
 
 TEST(Unknown, OtherToolsNamesSayWhatToUse) {

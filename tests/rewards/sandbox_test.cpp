@@ -63,9 +63,9 @@ TEST(Sandbox, HoldsNothingOfTheHost) {
 
 TEST(Sandbox, NothingCanBeWrittenButTmp) {
   NEEDS_ISOLATION();
-  EXPECT_EQ(
-      output("for d in / /program /usr /usr/bin /etc /dev /lib; do touch $d/x 2>/dev/null && echo $d; done; rm -f /program/run.sh 2>/dev/null; ls /program"),
-      "run.sh\n");
+  EXPECT_EQ(output("for d in / /program /usr /usr/bin /etc /dev /lib; do touch $d/x 2>/dev/null && echo $d; done; rm -f /program/run.sh 2>/dev/null; "
+                   "ls /program"),
+            "run.sh\n");
   EXPECT_EQ(output("echo a > /tmp/x && cat /tmp/x"), "a\n");
   EXPECT_EQ(output("ls /tmp"), "");  // not that of the run before
 }
