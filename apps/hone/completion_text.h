@@ -1,5 +1,5 @@
 #pragma once
-// What `hone sample` and `hone chat` share: which tokens end a completion, and the text that people read of it.
+// What every command that samples shares: which tokens end a completion, and the text that people read of it.
 #include <span>
 #include <string>
 #include <vector>

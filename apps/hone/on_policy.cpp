@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 
+#include "completion_text.h"
 #include "hone/base/error.h"
 #include "hone/base/files.h"
 #include "hone/base/hash.h"
@@ -56,13 +57,6 @@ std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& conf
   return train::make_model_reward(std::move(parts));
 }
 
-std::vector<int32_t> stop_ids(const OpenedModel& opened) {
-  std::vector<int32_t> ids;
-  for (const int64_t id : opened.source->config().eos_token_ids) ids.push_back(static_cast<int32_t>(id));
-  if (opened.text.tokenizer.eos_id() >= 0) ids.push_back(opened.text.tokenizer.eos_id());
-  return ids;
-}
-
 /// Names and sizes of a reward model's files, in order.
 std::string folder_identity(const fs::path& folder) {
   std::set<std::string> files;
@@ -89,13 +83,7 @@ std::string spec_identity(const std::string& spec) {
 
 std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
                                              const OpenedModel* policy, std::vector<SharedReward>* shared) {
-  rewards::RewardSettings settings;
-  settings.allow_unsandboxed = config.allow_unsandboxed;
-  settings.code_command = config.code_command;
-  settings.code_timeout = config.code_timeout;
-  settings.code_memory_mib = config.code_memory_mib;
-  settings.program_timeout = config.reward_timeout;
-  settings.seed = static_cast<uint64_t>(config.seed);
+  rewards::RewardSettings settings = reward_settings(config);
   settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy, shared); };
   std::vector<train::NamedReward> all;
   for (const std::string& text : specs) {
