@@ -1,4 +1,6 @@
 // Which modules an adapter means, what is refused and how, files both ways, merging.
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include <cmath>

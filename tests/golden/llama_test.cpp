@@ -1,5 +1,7 @@
 // The llama decoder against transformers 5.23 in float64: logits, log-probabilities, entropy, loss and every gradient, for each model option
 // and both backends.
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include "hone/train/micro_batch.h"

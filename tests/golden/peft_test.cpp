@@ -1,4 +1,6 @@
 // Adapters against PEFT 0.21 in float64: its files, its logits, log-probabilities, loss and the gradient of every adapter tensor, merged weights.
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include <set>

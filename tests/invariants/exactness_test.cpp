@@ -1,4 +1,6 @@
 // Exactness, by bits: nothing here is ever compared with a tolerance unless the text says why.
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include <cstring>

@@ -1,5 +1,7 @@
 // What must hold of the methods over groups: the split into micro-batches changes no bit, nor does leaving out groups that teach nothing; a tree
 // is its flattened sequences wherever it is cut; the order of the groups does not matter; at the first update the ratio is 1.
+#include <ATen/core/grad_mode.h>
+
 #include <gtest/gtest.h>
 
 #include <cstring>

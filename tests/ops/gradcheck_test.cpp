@@ -1,6 +1,7 @@
 // The reference ops are the meaning of every kernel: their gradients against central differences in float64, and the kernel ops against
 // them in float32, on a batch with a shared prompt, odd sizes and a bias.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "hone/ops/kernel_ops.h"

@@ -1,6 +1,7 @@
 // The fused linear with a side path on the kernels against its meaning in plain ATen: outputs and every gradient, for each way to make the
 // input, each kind of adapter, dense and 4-bit weights.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "hone/kernels/kernels.h"

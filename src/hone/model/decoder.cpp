@@ -1,6 +1,7 @@
 #include "hone/model/decoder.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "hone/base/error.h"
 

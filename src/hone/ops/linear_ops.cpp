@@ -1,5 +1,6 @@
 // The fused linear on hone's kernels: what makes its input, the dense or 4-bit product, the low-rank side path, and their backward.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "hone/base/error.h"

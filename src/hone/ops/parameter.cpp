@@ -1,6 +1,7 @@
 #include "hone/ops/parameter.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cstring>
 

@@ -1,6 +1,7 @@
 #include "hone/train/pair_scoring.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
