@@ -14,6 +14,7 @@ int run_simpo(const Arguments& arguments);
 int run_grpo(const Arguments& arguments);
 int run_rloo(const Arguments& arguments);
 int run_ppo(const Arguments& arguments);
+int run_rlhf(const Arguments& arguments);
 int run_reward(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_tokenize(const Arguments& arguments);

@@ -81,8 +81,8 @@ int run(config::Command command, const Arguments& arguments) {
       return run_orpo(arguments);
     case config::simpo:
       return run_simpo(arguments);
-    case config::rlhf:  // find_command refuses it: a later version's
-      break;
+    case config::rlhf:
+      return run_rlhf(arguments);
   }
   throw ProgrammerError("a command of the table has no function");
 }
@@ -97,7 +97,7 @@ int dispatch(const std::vector<std::string>& words) {
   const config::Command command = config::find_command(first);
   const Arguments arguments = config::parse_arguments(command, std::span(words).subspan(1));
   if (arguments.help != config::Help::none) return print(config::command_help(command, arguments.help)), 0;
-  install_console(!(command & config::kTrainingCommands) || arguments.config.format == config::Format::json);
+  install_console(!(command & config::kRunCommands) || arguments.config.format == config::Format::json);
   Arguments resolved = arguments;
   if (config::find_field(command, "load_in_4bit")) follow_adapter(resolved.config, arguments.given);
   return run(command, resolved);

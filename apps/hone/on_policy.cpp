@@ -31,17 +31,17 @@ bool shares_base(const config::RunConfig& config, const RewardModelFiles& files,
 }
 
 std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& config, const std::string& folder, const train::Machine& machine,
-                                                   const OpenedModel* policy, std::vector<SharedReward>* shared) {
+                                                   const OpenedModel* policy, RewardModels* models) {
   config::RunConfig own = config;  // neither the policy's adapter nor its base's storage
   own.adapter.clear();
   own.load_in_4bit = false;
   own.chat_template_path.clear();
   if (!fs::exists(fs::path(folder) / "adapter_config.json") || fs::exists(fs::path(folder) / "config.json")) own.model_name_or_path.clear();
   auto owned = std::make_shared<OwnedRewardModel>(OwnedRewardModel{open_reward_model(own, folder), {}});
-  if (shared && shares_base(config, owned->files, policy)) {
+  if (models && shares_base(config, owned->files, policy)) {
     log_info("--reward model:{} stands on the policy's base", folder);
     auto late = std::make_unique<train::LateReward>();
-    shared->push_back({folder, late.get()});
+    models->shared.push_back({folder, late.get()});
     return late;
   }
   owned->loaded = load_reward_model(owned->files, machine, std::min(config.max_length, owned->files.opened.source->config().max_position_embeddings));
@@ -53,27 +53,22 @@ std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& conf
   parts.tokenizer = &owned->files.opened.text.tokenizer;
   parts.chat = &owned->files.opened.text.chat;
   parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
+  if (models && !owned->loaded.adapter) models->standing.push_back({folder, owned, &owned->files.opened, owned->loaded.model.get()});
   parts.owner = std::move(owned);
   return train::make_model_reward(std::move(parts));
 }
 
-/// Names and sizes of a reward model's files, in order.
-std::string folder_identity(const fs::path& folder) {
-  std::set<std::string> files;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file()) files.insert(fmt::format(" {} {}", entry.path().filename().string(), entry.file_size()));
-  return fmt::format("{}", fmt::join(files, ""));
-}
-
-/// The bytes behind a spec that names a file: another file is another reward.
-std::string spec_identity(const std::string& spec) {
+/// The bytes behind a spec that names a file: another file is another reward. Of a reward model they are all that counts, wherever it stands.
+std::string spec_identity(const std::string& text) {
+  const rewards::NamedSpec named = rewards::split_spec(text);
+  if (named.spec.starts_with("model:")) return fmt::format("{}=model {}", named.name, folder_identity(named.spec.substr(6)));
+  const std::string& spec = text;
   std::string identity = spec;
   for (size_t begin = 0; begin <= spec.size();) {
     const size_t end = std::min(spec.find_first_of(": ", begin), spec.size());
     const fs::path path = spec.substr(begin, end - begin);
     std::error_code error;
     if (!path.empty() && fs::is_regular_file(path, error)) identity += " " + hash_hex(read_text(path));
-    if (!path.empty() && fs::is_directory(path, error)) identity += folder_identity(path);
     begin = end + 1;
   }
   return identity;
@@ -81,10 +76,24 @@ std::string spec_identity(const std::string& spec) {
 
 }  // namespace
 
+std::string folder_identity(const fs::path& folder) {
+  std::set<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file()) files.insert(entry.path());
+  Hasher hasher;
+  for (const fs::path& path : files) {
+    const MappedFile file(path);
+    hasher.add(path.filename().string());
+    hasher.add(file.text());
+    file.release();
+  }
+  return hasher.hex();
+}
+
 std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
-                                             const OpenedModel* policy, std::vector<SharedReward>* shared) {
+                                             const OpenedModel* policy, RewardModels* models) {
   rewards::RewardSettings settings = reward_settings(config);
-  settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy, shared); };
+  settings.make_model_reward = [&](const std::string& folder) { return load_model_reward(config, folder, machine, policy, models); };
   std::vector<train::NamedReward> all;
   for (const std::string& text : specs) {
     rewards::NamedSpec spec = rewards::split_spec(text);
@@ -95,8 +104,7 @@ std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, co
   return all;
 }
 
-std::shared_ptr<adapters::Adapter> place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened,
-                                                       model::Model& model) {
+void place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened, model::Model& model) {
   std::shared_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, adapters::read_peft(shared.folder), *opened.source, false);
   train::RewardModelParts parts;
   parts.owner = adapter;
@@ -106,7 +114,6 @@ std::shared_ptr<adapters::Adapter> place_shared_reward(const SharedReward& share
   parts.chat = &opened.text.chat;
   parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
   shared.reward->place(train::make_model_reward(std::move(parts)));
-  return adapter;
 }
 
 train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards) {
@@ -156,20 +163,21 @@ train::Json OnPolicy::identity(const config::RunConfig& config) const {
 std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const OpenedModel& opened, const train::Machine& machine,
                                          const fs::path& bad_rows) {
   auto run = std::make_unique<OnPolicy>();
-  run->rewards = load_rewards(config, config.reward, machine, &opened, &run->shared);
-  run->eval_rewards = load_rewards(config, config.eval_reward, machine, &opened, &run->shared);
+  run->rewards = load_rewards(config, config.reward, machine, &opened, &run->models);
+  run->eval_rewards = load_rewards(config, config.eval_reward, machine, &opened, &run->models);
   const int64_t limit = config.max_length - config.max_completion_length;
   run->prompts = train::load_prompt_data(row_options(config, opened, config.data, bad_rows), limit, run->rewards);
   log_info("data: {}", train::describe(run->prompts));
   if (!config.eval_file.empty()) {
-    run->held_out = train::load_prompt_data(row_options(config, opened, {config.eval_file}, bad_rows), limit, run->rewards);
+    run->held_out = train::load_prompt_data(row_options(config, opened, {config.eval_file}, bad_rows), limit,
+                                            run->eval_rewards.empty() ? run->rewards : run->eval_rewards);
     log_info("held out: {}", train::describe(run->held_out));
   }
   return run;
 }
 
-train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
-                              const ops::AdapterSet* adapters) {
+train::HeldOut evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
+                                 const ops::AdapterSet* adapters) {
   const bool second_opinion = !run.eval_rewards.empty();
   config::RunConfig own = config;
   if (second_opinion) own.reward_weights.clear();
@@ -179,7 +187,7 @@ train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& conf
   setup.seed ^= kEvaluationSeed;
   const std::vector<train::DrawnGroup> groups = train::sample_and_judge(model, adapters, run.held_out, setup);
   const int64_t one[] = {1};
-  return train::prompt_figures(groups, setup, one, "eval_");
+  return {train::prompt_figures(groups, setup, one, "eval_"), train::prompt_scores(groups, setup)};
 }
 
 }  // namespace hone::app

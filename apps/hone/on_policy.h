@@ -1,6 +1,7 @@
 #pragma once
 // What on-policy commands and `hone eval --reward` share: rewards from their specs, prompts, the sampler's settings, and the run's source of
 // rollouts.
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,15 +20,31 @@ struct SharedReward {
   train::LateReward* reward = nullptr;
 };
 
+/// A reward model that is loaded whole, for whoever can put an adapter of its own on it.
+struct StandingReward {
+  std::string folder;
+  std::shared_ptr<const void> owner;
+  const OpenedModel* opened = nullptr;
+  model::Model* model = nullptr;
+};
+
+/// Where the reward models of a run are.
+struct RewardModels {
+  std::vector<SharedReward> shared;
+  std::vector<StandingReward> standing;
+};
+
 /// The rewards of --reward, under their names; two of one name are refused. Reward models are loaded here, but for those that are adapters on the
-/// policy's base with --use_peft: they are listed in `shared` (null: none is shared). `policy` is told about where a reward
+/// policy's base with --use_peft: they are listed in `models` (null: none is shared). `policy` is told about where a reward
 /// model has another tokenizer; null: nothing is said.
 std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, const std::vector<std::string>& specs, const train::Machine& machine,
-                                             const OpenedModel* policy, std::vector<SharedReward>* shared = nullptr);
+                                             const OpenedModel* policy, RewardModels* models = nullptr);
 
-/// Gives a shared reward its adapter on the loaded base. Returns what keeps it alive.
-std::shared_ptr<adapters::Adapter> place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened,
-                                                       model::Model& model);
+/// Gives a shared reward its adapter on the loaded base.
+void place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened, model::Model& model);
+
+/// What a folder's files hold, as a hash: another reward or value model under the same name is another one.
+std::string folder_identity(const std::filesystem::path& folder);
 
 /// How completions are sampled and judged; refers to `rewards` and to the opened model's tokenizer.
 train::SamplingSetup sampling_setup(const config::RunConfig& config, const OpenedModel& opened, std::vector<train::NamedReward>& rewards);
@@ -35,7 +52,7 @@ train::SamplingSetup sampling_setup(const config::RunConfig& config, const Opene
 /// Everything of an on-policy run but its model.
 struct OnPolicy {
   std::vector<train::NamedReward> rewards, eval_rewards;  // eval_rewards: of --eval_reward
-  std::vector<SharedReward> shared;
+  RewardModels models;
   train::PromptData prompts, held_out;
   std::unique_ptr<methods::OnPolicyMethod> method;
   std::unique_ptr<train::RolloutSource> source;
@@ -51,7 +68,7 @@ std::unique_ptr<OnPolicy> load_on_policy(const config::RunConfig& config, const 
                                          const std::filesystem::path& bad_rows);
 
 /// One completion of each held-out prompt: eval_pass@1, eval_reward, ...
-train::Json evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
-                              const ops::AdapterSet* adapters);
+train::HeldOut evaluate_held_out(const OnPolicy& run, const config::RunConfig& config, const OpenedModel& opened, model::Model& model,
+                                 const ops::AdapterSet* adapters);
 
 }  // namespace hone::app

@@ -20,10 +20,14 @@ using train::Json;
 
 /// What must live beside the policy.
 struct Roles {
-  std::vector<std::shared_ptr<adapters::Adapter>> rewards;
   std::unique_ptr<RewardModelFiles> files;     // of a value model that stands apart
-  std::unique_ptr<model::Model> value_model;   // null: the policy's base
+  std::unique_ptr<model::Model> own_model;     // of a value model that shares none
   std::unique_ptr<adapters::Adapter> adapter;  // of the value model; null: it is trained itself
+  model::Model* model = nullptr;               // the value model, or what its adapter is on
+  const OpenedModel* opened = nullptr;         // where it comes from
+
+  int64_t saved_bytes() const { return adapter ? adapters::saved_bytes(*adapter) : model::saved_bytes(model->config, model::DType::f32); }
+  void save(const fs::path& folder) const { adapter ? save_adapter_folder(folder, *opened, *adapter) : save_model_folder(folder, *opened, *model); }
 };
 
 bool is_adapter_folder(const fs::path& folder) { return fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json"); }
@@ -66,76 +70,103 @@ class RewardBody {
   ops::Parameter lm_head_;
 };
 
-std::unique_ptr<adapters::Adapter> new_value_adapter(model::Model& model, const model::ModelSource& source, const config::RunConfig& config) {
-  const RewardBody body(model, static_cast<uint64_t>(config.seed));
-  return adapters::create_adapter(model, source, lora_config(config, source.path().string(), adapters::Task::seq_cls),
-                                  static_cast<uint64_t>(config.seed));
-}
-
 void same_tokenizer(const OpenedModel& policy, const OpenedModel& value, const std::string& folder) {
   if (policy.text.tokenizer.hash() != value.text.tokenizer.hash())
     fail("--value_model {}: its tokenizer is not the policy's, and a value belongs to every token; give --value_model policy", folder);
 }
 
-// A value model from the folder of a reward model: on the policy's base where it is an adapter of that, else with a model of its own.
+std::unique_ptr<adapters::Adapter> value_adapter_on(model::Model& model, const OpenedModel& opened, const config::RunConfig& config) {
+  return adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string(), adapters::Task::seq_cls),
+                                  static_cast<uint64_t>(config.seed));
+}
+
+// The value adapter of that folder on the policy's base.
+void value_on_base(Roles& roles, const RoleInputs& in, train::TrainJob& job, const std::string& folder) {
+  const RewardBody body(*job.model, 0);
+  roles.adapter = adapters::load_adapter(*job.model, adapters::read_peft(folder), *in.opened.source, true);
+  roles.model = job.model;
+  roles.opened = &in.opened;
+}
+
+// A value model from the folder of a reward model: on the policy's base where it is an adapter of that; with adapters on the reward model itself,
+// where that stands in memory already; else with a model of its own.
 void value_from_folder(Roles& roles, const RoleInputs& in, train::TrainJob& job, const std::string& folder) {
-  const bool on_base = std::any_of(in.policy.shared.begin(), in.policy.shared.end(), [&](const SharedReward& s) { return s.folder == folder; });
-  if (on_base) {
-    const RewardBody body(*job.model, 0);
-    roles.adapter = adapters::load_adapter(*job.model, adapters::read_peft(folder), *in.opened.source, true);
+  const auto& [shared, standing] = in.policy.models;
+  if (std::any_of(shared.begin(), shared.end(), [&](const SharedReward& s) { return s.folder == folder; }))
+    return value_on_base(roles, in, job, folder);
+  const auto loaded = std::find_if(standing.begin(), standing.end(), [&](const StandingReward& s) { return s.folder == folder; });
+  if (in.config.use_peft && loaded != standing.end()) {
+    same_tokenizer(in.opened, *loaded->opened, folder);
+    roles.model = loaded->model;
+    roles.opened = loaded->opened;
+    roles.adapter = value_adapter_on(*roles.model, *roles.opened, in.config);
     return;
   }
-  if (!fs::exists(folder)) fail("--value_model {}: there is no such folder; give reward, policy or the folder of a reward or value model", folder);
-  if (is_adapter_folder(folder) && !in.config.use_peft)
-    fail("--value_model {}: an adapter, but models are trained whole here; add --use_peft, merge it first (hone merge), or give --value_model policy",
-         folder);
+  const bool is_adapter = is_adapter_folder(folder);
   config::RunConfig own = in.config;
   own.adapter.clear();
   own.chat_template_path.clear();
   own.load_in_4bit = false;
-  own.model_name_or_path = is_adapter_folder(folder) ? in.config.model_name_or_path : "";
+  own.model_name_or_path = is_adapter ? in.config.model_name_or_path : "";
   roles.files = std::make_unique<RewardModelFiles>(open_reward_model(own, folder));
   same_tokenizer(in.opened, roles.files->opened, folder);
-  if (!is_adapter_folder(folder)) roles.files->config.load_in_4bit = in.config.load_in_4bit;
+  if (!is_adapter) roles.files->config.load_in_4bit = in.config.load_in_4bit;
   const model::ModelSource& source = *roles.files->opened.source;
-  if (is_adapter_folder(folder) && in.config.use_peft && quantisation_name(in.config) == quantisation_name(roles.files->config) &&
-      source.content_hash() == in.opened.source->content_hash()) {
-    const RewardBody body(*job.model, 0);
-    roles.adapter = adapters::load_adapter(*job.model, adapters::read_peft(folder), *in.opened.source, true);
-    return;
-  }
-  roles.value_model = load_weights(source, in.machine, roles.files->config, in.longest, /*language_head=*/false);
-  if (is_adapter_folder(folder))
-    roles.adapter = adapters::load_adapter(*roles.value_model, adapters::read_peft(folder), source, true);
+  if (is_adapter && quantisation_name(in.config) == quantisation_name(roles.files->config) &&
+      source.content_hash() == in.opened.source->content_hash())
+    return value_on_base(roles, in, job, folder);
+  roles.own_model = load_weights(source, in.machine, roles.files->config, in.longest, /*language_head=*/false);
+  roles.model = roles.own_model.get();
+  roles.opened = &roles.files->opened;
+  if (is_adapter)
+    roles.adapter = adapters::load_adapter(*roles.model, adapters::read_peft(folder), source, true);
   else if (in.config.use_peft)
-    roles.adapter = adapters::create_adapter(*roles.value_model, source, lora_config(in.config, source.path().string(), adapters::Task::seq_cls),
-                                             static_cast<uint64_t>(in.config.seed));
+    roles.adapter = value_adapter_on(*roles.model, *roles.opened, in.config);
 }
 
 void value_from_policy(Roles& roles, const RoleInputs& in, train::TrainJob& job) {
+  roles.opened = &in.opened;
+  roles.model = job.model;
   if (in.config.use_peft) {
-    roles.adapter = new_value_adapter(*job.model, *in.opened.source, in.config);
+    const RewardBody body(*job.model, static_cast<uint64_t>(in.config.seed));
+    roles.adapter = value_adapter_on(*job.model, in.opened, in.config);
     return;
   }
-  roles.value_model = load_weights(*in.opened.source, in.machine, in.config, in.longest, /*language_head=*/false);
-  model::add_score_head(*roles.value_model, static_cast<uint64_t>(in.config.seed));
+  roles.own_model = load_weights(*in.opened.source, in.machine, in.config, in.longest, /*language_head=*/false);
+  roles.model = roles.own_model.get();
+  model::add_score_head(*roles.model, static_cast<uint64_t>(in.config.seed));
+}
+
+// What can be wrong with the roles, as far as that shows before anything is loaded.
+void check_roles(const config::RunConfig& config) {
+  if (config.use_peft && config.init_lora_weights == config::InitLora::pissa)
+    fail("--init_lora_weights pissa takes its part out of the base, which the other models of hone ppo stand on, too; give another start");
+  const std::string folder = value_folder(config);
+  if (folder.empty()) return;
+  if (folder != first_reward_model(config) && !fs::exists(folder))
+    fail("--value_model {}: there is no such folder; give reward, policy or the folder of a reward or value model", folder);
+  if (is_adapter_folder(folder) && !config.use_peft)
+    fail("--value_model {}: an adapter, but models are trained whole here; add --use_peft, merge it first (hone merge), or give --value_model policy",
+         folder);
 }
 
 std::shared_ptr<void> make_roles(const RoleInputs& in, train::TrainJob& job) {
-  if (in.config.use_peft && in.config.init_lora_weights == config::InitLora::pissa)
-    fail("--init_lora_weights pissa takes its part out of the base, which the other models of hone ppo stand on, too; give another start");
   const auto roles = std::make_shared<Roles>();
-  for (const SharedReward& shared : in.policy.shared) roles->rewards.push_back(place_shared_reward(shared, in.config, in.opened, *job.model));
   const std::string folder = value_folder(in.config);
   folder.empty() ? value_from_policy(*roles, in, job) : value_from_folder(*roles, in, job, folder);
   log_info("value model: from {}{}", folder.empty() ? "the policy" : folder,
-           !roles->adapter      ? ""
-           : roles->value_model ? ", an adapter on a base of its own"
-                                : ", an adapter on the policy's base");
+           !roles->adapter             ? ""
+           : roles->model == job.model ? ", an adapter on the policy's base"
+           : roles->own_model          ? ", an adapter on a base of its own"
+                                       : ", an adapter on the reward model");
   auto& ppo = dynamic_cast<train::PpoTraining&>(*in.policy.method);
-  model::Model* model = roles->value_model ? roles->value_model.get() : job.model;
-  ppo.set_value_role({model, roles->adapter ? &roles->adapter->set : nullptr, job.micro_batch_tokens});
-  job.more_passes.push_back({model, roles->adapter.get(), &ppo.value()});
+  ppo.set_value_role({roles->model, roles->adapter ? &roles->adapter->set : nullptr, job.micro_batch_tokens});
+  job.more_passes.push_back({roles->model, roles->adapter.get(), &ppo.value()});
+  job.model_bytes += roles->saved_bytes();
+  job.save_model = [policy = job.save_model, value = roles.get()](const fs::path& path) {
+    policy(path);
+    value->save(path.parent_path() / "value");
+  };
   return roles;
 }
 
@@ -163,16 +194,17 @@ Json ppo_identity(const config::RunConfig& c) {
                 {"num_ppo_epochs", c.num_ppo_epochs},
                 {"num_mini_batches", c.num_mini_batches}};
   const std::string folder = value_folder(c);
-  identity["value_model"] = folder.empty() ? "policy" : folder == first_reward_model(c) ? "reward" : folder;
+  identity["value_model"] = folder.empty() ? "policy" : folder == first_reward_model(c) ? "reward" : folder_identity(folder);
   return identity;
 }
 
 }  // namespace
 
-int run_ppo(const Arguments& arguments) {
+Technique ppo_technique(const config::RunConfig& given) {
+  check_roles(given);
   Technique technique;
   technique.unit = "prompts";
-  technique.options = ppo_identity(arguments.config);
+  technique.options = ppo_identity(given);
   technique.on_policy = OnPolicyTechnique{
       [](const config::RunConfig& config, std::vector<std::string> names) {
         const auto rollout = std::make_shared<methods::PpoRollout>(config, config.reward_weights, std::move(names));
@@ -180,7 +212,9 @@ int run_ppo(const Arguments& arguments) {
       },
       [](const config::RunConfig& c) { return train::ppo_plan(c.batch_size, c.num_ppo_epochs, c.num_mini_batches, static_cast<uint64_t>(c.seed)); },
       make_roles};
-  return run_training(arguments, technique);
+  return technique;
 }
+
+int run_ppo(const Arguments& arguments) { return run_training(arguments, ppo_technique(arguments.config)); }
 
 }  // namespace hone::app

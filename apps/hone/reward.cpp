@@ -7,8 +7,7 @@
 
 namespace hone::app {
 
-int run_reward(const Arguments& arguments) {
-  const config::RunConfig& given = arguments.config;
+Technique reward_technique(const config::RunConfig& given) {
   Technique technique;
   technique.unit = "pairs";
   technique.reward_model = true;
@@ -29,7 +28,9 @@ int run_reward(const Arguments& arguments) {
              100 * report.accuracy.share.value, 100 * report.accuracy.share.low, 100 * report.accuracy.share.high, report.calibration.error.value);
     return train::to_json(report);
   };
-  return run_training(arguments, technique);
+  return technique;
 }
+
+int run_reward(const Arguments& arguments) { return run_training(arguments, reward_technique(arguments.config)); }
 
 }  // namespace hone::app

@@ -5,7 +5,7 @@
 
 namespace hone::app {
 
-int run_sft(const Arguments& arguments) {
+Technique sft_technique() {
   Technique technique;
   technique.load = [](const train::RowDataOptions& options) {
     const auto data = std::make_shared<const train::SftData>(train::load_sft_data(options));
@@ -13,7 +13,9 @@ int run_sft(const Arguments& arguments) {
     task.method = std::make_unique<methods::Sft>(data->rows);
     return task;
   };
-  return run_training(arguments, technique);
+  return technique;
 }
+
+int run_sft(const Arguments& arguments) { return run_training(arguments, sft_technique()); }
 
 }  // namespace hone::app

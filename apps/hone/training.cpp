@@ -304,12 +304,8 @@ void load_data(Run& run, const Technique& technique) {
       std::make_unique<train::RolloutSource>(run.folder, run.policy->prompts, std::move(setup), std::move(plan), *run.policy->method);
 }
 
-}  // namespace
-
-int run_training(const Arguments& arguments, const Technique& technique) {
-  const double begin = monotonic_seconds();
+Run open_run(const Arguments& arguments, const Technique& technique, double begin) {
   config::RunConfig config = arguments.config;
-  install_signal_handlers();
   const train::Machine machine = train::apply_machine_options(config);
   Run run{arguments.command,
           config,
@@ -324,16 +320,12 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   if (stored_in_4bit(run.opened) && !config.use_peft)
     fail("{}: its linears are stored in 4 bits and cannot be trained themselves; add --use_peft to train an adapter on them",
          run.opened.source->path().string());
-  RunFolder folder(run.config, run.name());
-  run.folder = folder.path();
-  take_resolved(run.config, arguments, run.folder);
-  load_data(run, technique);
+  return run;
+}
 
-  train::TrainJob job = plan_job(run, technique);
-  job.started = [&](bool resumed) {
-    folder.start();
-    if (!resumed || !fs::exists(run.folder / "run.yaml")) write_run_yaml(run);
-  };
+// The weights, and what follows from them; the run's figures as summary.json has them.
+TrainedRun execute(Run& run, const Technique& technique, train::TrainJob& job) {
+  const train::Machine& machine = run.machine;
   const std::unique_ptr<model::Model> model = run.reward_model ? load_reward_weights(run.opened, machine, run.config, run.longest())
                                                                : load_weights(*run.opened.source, machine, run.config, run.longest());
   const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run, *model);
@@ -343,6 +335,7 @@ int run_training(const Arguments& arguments, const Technique& technique) {
   job.model = model.get();
   job.adapter = adapter.get();
   if (run.policy) {
+    for (const SharedReward& shared : run.policy->models.shared) place_shared_reward(shared, run.config, run.opened, *model);
     run.policy->source->set_key(hash_hex(job.identity.dump()));
     if (run.evaluates()) job.evaluate = [&] { return evaluate_held_out(*run.policy, run.config, run.opened, *model, set_of(adapter)); };
   }
@@ -359,12 +352,37 @@ int run_training(const Arguments& arguments, const Technique& technique) {
     report = technique.report(*model, set_of(adapter), *run.eval, run.config);
     write_atomic(run.folder / (run.name() + "_report.json"), report.dump(1) + "\n");
   }
-  const Json summary = write_summary(run, result, report);
-  if (run.config.format == config::Format::json) print_result(summary.dump() + "\n");
-  if (result.exit != Exit::ok) throw UserError(result.exit, result.message);
-  if (!result.message.empty()) log_info("{}", result.message);
-  log_info("done: {} steps in {:.0f} s; results in {}, model in {}", result.steps, monotonic_seconds() - begin, run.folder.string(),
-           (run.folder / "model").string());
+  return {false, result.exit, result.message, job.identity, write_summary(run, result, report)};
+}
+
+}  // namespace
+
+TrainedRun train_run(const Arguments& arguments, const Technique& technique, const StageOptions& stage) {
+  Run run = open_run(arguments, technique, monotonic_seconds());
+  RunFolder folder(run.config, run.name());
+  run.folder = folder.path();
+  take_resolved(run.config, arguments, run.folder);
+  load_data(run, technique);
+  train::TrainJob job = plan_job(run, technique);
+  if (stage.check_only) return {};
+  if (stage.stands && stage.stands(job.identity)) return {.kept = true, .message = {}, .identity = job.identity, .summary = {}};
+  job.started = [&](bool resumed) {
+    folder.start();
+    if (!resumed || !fs::exists(run.folder / "run.yaml")) write_run_yaml(run);
+  };
+  TrainedRun done = execute(run, technique, job);
+  if (done.exit != Exit::ok) return done;
+  if (!done.message.empty()) log_info("{}", done.message);
+  log_info("done: {} steps in {:.0f} s; results in {}, model in {}", done.summary.at("steps").get<int64_t>(), monotonic_seconds() - run.begin,
+           run.folder.string(), (run.folder / "model").string());
+  return done;
+}
+
+int run_training(const Arguments& arguments, const Technique& technique) {
+  install_signal_handlers();
+  const TrainedRun done = train_run(arguments, technique);
+  if (arguments.config.format == config::Format::json) print_result(done.summary.dump() + "\n");
+  if (done.exit != Exit::ok) throw UserError(done.exit, done.message);
   return static_cast<int>(Exit::ok);
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "hone/base/error.h"
 #include "hone/methods/on_policy.h"
 #include "hone/model/decoder.h"
 #include "hone/train/metrics.h"
@@ -67,7 +68,28 @@ struct Technique {
   std::function<train::Json(model::Model& model, ops::AdapterSet* adapters, const Task& held_out, const config::RunConfig& config)> report;
 };
 
+/// What is different where the run is a stage of a longer one.
+struct StageOptions {
+  bool check_only = false;  // nothing is trained: ends once everything that can be wrong before the weights are read has been looked at
+  /// Whether the result of exactly this run stands already; then nothing is trained. May be empty.
+  std::function<bool(const train::Json& identity)> stands = {};
+};
+
+struct TrainedRun {
+  bool kept = false;  // StageOptions::stands
+  Exit exit = Exit::ok;
+  std::string message;  // why it ended early, or empty
+  train::Json identity, summary;
+};
+
+/// Trains as `arguments` say, into their output_dir.
+TrainedRun train_run(const Arguments& arguments, const Technique& technique, const StageOptions& stage = {});
 /// Runs the command of `arguments`; returns the exit code.
 int run_training(const Arguments& arguments, const Technique& technique);
+
+/// The techniques that are stages of hone rlhf.
+Technique sft_technique();
+Technique reward_technique(const config::RunConfig& config);
+Technique ppo_technique(const config::RunConfig& config);
 
 }  // namespace hone::app

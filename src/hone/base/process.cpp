@@ -1,5 +1,7 @@
 #include "hone/base/process.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <fstream>
 #include <string>
@@ -22,6 +24,11 @@ double status_mib(std::string_view field) {
 }  // namespace
 
 double peak_rss_mib() { return status_mib("VmHWM"); }
+
+void reset_peak_rss() {
+  malloc_trim(0);
+  std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets VmHWM
+}
 
 double current_rss_mib() { return status_mib("VmRSS"); }
 

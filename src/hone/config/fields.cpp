@@ -16,6 +16,7 @@ std::span<const CommandInfo> commands() {
       {reward, "reward", "train a reward model on pairs of a better and a worse completion"},
       {grpo, "grpo", "learn from rewards for sampled completions, each measured against its group (GRPO and its family)"},
       {ppo, "ppo", "learn from rewards for sampled completions with a value model, token by token (PPO; the last stage of RLHF)"},
+      {rlhf, "rlhf", "demonstrations, pairs and prompts -> SFT, reward model, PPO: the three as one run with gates between them"},
       {rloo, "rloo", "learn from rewards for sampled completions, each measured against the others of its group (RLOO)"},
       {kto, "kto", "align a model with completions that are each labelled good or bad (KTO)"},
       {orpo, "orpo", "fine-tune on the better completions of pairs and prefer them, without a reference (ORPO)"},
@@ -213,6 +214,8 @@ bool applies(const RunConfig& config, const Field& field) {
       return config.f_divergence_type == FDivergence::alpha_divergence;
     case Needs::dynamic_sampling:
       return config.dynamic_sampling;
+    case Needs::kl_target:
+      return config.kl_target.has_value();
   }
   return true;
 }

@@ -39,6 +39,8 @@ constexpr unsigned kPreferenceCommands = kPairCommands | kto;
 constexpr unsigned kGroupCommands = grpo | rloo;              // learn from groups of completions of a prompt
 constexpr unsigned kOnPolicyCommands = kGroupCommands | ppo;  // rows are prompts; the policy samples what it learns from
 constexpr unsigned kTrainingCommands = sft | kPreferenceCommands | kOnPolicyCommands;
+constexpr unsigned kRunCommands = kTrainingCommands | rlhf;  // rlhf: three of them, one after the other
+constexpr Command kStages[] = {sft, reward, ppo};            // of rlhf, in this order; its file has a section for each
 
 struct CommandInfo {
   Command command;
@@ -74,6 +76,7 @@ enum class Needs {
   synced_reference,  // --sync_ref_model
   alpha_divergence,  // --f_divergence_type alpha_divergence
   dynamic_sampling,  // --dynamic_sampling
+  kl_target,         // --kl_target
 };
 
 struct Field {

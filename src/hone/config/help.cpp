@@ -59,6 +59,11 @@ std::string command_help(Command command, Help help) {
     out += field.help + default_note(config, field) + "\n";
   }
   out += fmt::format("\n  {:<{}}{}\n", "--config FILE", kColumn - 2, "these flags as keys of a YAML file; flags win");
+  if (command == rlhf)
+    out +=
+        "\nThe file is needed. Its sections sft, reward and ppo hold the keys of those commands (data first of all) and win over the keys of the "
+        "whole\n"
+        "run; gate holds max_eval_loss, min_reward_accuracy and max_kl: what a stage must reach before the next one starts (docs/rlhf.md).\n";
   if (hidden > 0) out += fmt::format("  {:<{}}{} more flags\n", "--help_all", kColumn - 2, hidden);
   return out;
 }

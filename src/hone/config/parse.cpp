@@ -84,6 +84,16 @@ Help help_wanted(std::span<const std::string> words) {
   return help;
 }
 
+/// Everything that can be wrong with the stages is found here, under the name that the folder will have.
+Arguments with_sections(Arguments arguments) {
+  if (arguments.config_file.empty()) fail("hone rlhf needs a file with the sections sft, reward and ppo: add --config FILE");
+  apply_sections(arguments, read_text(arguments.config_file, kConfigLimit), arguments.config_file.string());
+  const std::string& folder = arguments.config.output_dir;
+  if (arguments.config.resume && folder.empty()) fail("--resume needs the run to go on with: add --output_dir DIR");
+  connect_stages(arguments, folder.empty() ? "runs/rlhf-001" : folder);
+  return arguments;
+}
+
 }  // namespace
 
 Arguments parse_arguments(Command command, std::span<const std::string> words) {
@@ -93,6 +103,7 @@ Arguments parse_arguments(Command command, std::span<const std::string> words) {
   arguments.help = help_wanted(words);
   if (arguments.help != Help::none) return arguments;
   Reader(arguments, words).read_all();
+  if (command == rlhf) return with_sections(std::move(arguments));
   if (!arguments.config_file.empty()) {
     apply_yaml(arguments, read_text(arguments.config_file, kConfigLimit), arguments.config_file.string());
   }

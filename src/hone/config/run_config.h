@@ -218,12 +218,12 @@ struct PpoOptions {
   int64_t critic_warmup = 0;  // verl's; rollouts
   int64_t num_ppo_epochs = 4;
   int64_t num_mini_batches = 1;
-  std::vector<std::string> eval_reward;  // ours
 };
 
 /// What judges completions.
 struct RewardOptions {
-  std::vector<std::string> reward;  // specs of cli.md, each perhaps with NAME= before it
+  std::vector<std::string> reward;       // specs of cli.md, each perhaps with NAME= before it
+  std::vector<std::string> eval_reward;  // on-policy methods: of the held-out prompts; empty: `reward`. Ours
   bool allow_unsandboxed = false;
   std::string code_command = "python3 {file}";
   double code_timeout = 10;  // seconds of processor time
@@ -234,8 +234,11 @@ struct RewardOptions {
 
 /// Guards of on-policy runs. Ours.
 struct RolloutGuardOptions {
-  double max_kl = 1.0;             // nats a token, median of ten steps; 0: off
-  double max_sampling_gap = 0.01;  // nats a token between sampler and trainer, mean of a step; 0: off
+  double max_kl = 1.0;                // nats a token, median of ten steps; 0: off
+  double max_sampling_gap = 0.01;     // nats a token between sampler and trainer, mean of a step; 0: off
+  double max_length_drift = 5.0;      // times the mean length at the start, and 64 tokens; median of ten rollouts; 0: off
+  double max_repetition_drift = 0.5;  // share of repeated runs of four tokens above that at the start; median of ten rollouts; 0: off
+  double parting_level = 0.01;        // chance that a run whose held-out score does not fall is stopped by PartingGuard; 0: off
 };
 
 /// Flat access (config.learning_rate) for whoever reads; a function that needs one group takes that base.

@@ -7,8 +7,8 @@
 namespace hone::config {
 namespace {
 
-constexpr unsigned kModelCommands = kTrainingCommands | inspect | tokenize | score | sample | chat | eval | grade | doctor | merge | convert;
-constexpr unsigned kMachineCommands = kTrainingCommands | inspect | score | sample | chat | eval | grade;
+constexpr unsigned kModelCommands = kRunCommands | inspect | tokenize | score | sample | chat | eval | grade | doctor | merge | convert;
+constexpr unsigned kMachineCommands = kRunCommands | inspect | score | sample | chat | eval | grade;
 constexpr unsigned kComputeCommands = kMachineCommands | merge | convert;
 constexpr unsigned kApplyCommands = inspect | score | sample | chat | eval | grade;  // an adapter or a 4-bit base, without training
 
@@ -60,7 +60,7 @@ Rows model_rows() {
           .shown(),
       row("chat_template_path", &C::chat_template_path, "FILE", "a Jinja chat template (or a directory that has one) instead of the model's own")
           .told_as("the model's own")
-          .in(kTrainingCommands | inspect | score | sample | chat | eval | grade),
+          .in(kRunCommands | inspect | score | sample | chat | eval | grade),
   };
 }
 
@@ -78,10 +78,10 @@ Rows data_rows() {
           .in(kOnPolicyCommands)
           .shown(),
       row("max_length", &C::max_length, "N", "longest row in tokens").range(2, 1 << 20).in(sft | inspect | eval).shown(),
-      row("max_length", &C::max_length, "N", "longest prompt and completion in tokens").range(2, 1 << 20).in(kPreferenceCommands).shown(),
+      row("max_length", &C::max_length, "N", "longest prompt and completion in tokens").range(2, 1 << 20).in(kPreferenceCommands | rlhf).shown(),
       overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut their end, or stop").in(sft | inspect | eval),
       overlong_row("rows over --max_length: drop them (an error above 1 % of the rows), cut the front of their prompt, or stop")
-          .in(kPreferenceCommands),
+          .in(kPreferenceCommands | rlhf),
       row("max_length", &C::max_length, "N", "longest prompt and completion in tokens; a prompt may have --max_completion_length less")
           .range(2, 1 << 20)
           .in(kOnPolicyCommands)
@@ -90,27 +90,29 @@ Rows data_rows() {
       row("assistant_only_loss", &C::assistant_only_loss, "true|false", "messages: train on the assistant's turns only").in(sft | inspect | eval),
       row("completion_only_loss", &C::completion_only_loss, "true|false", "prompt/completion rows: train on the completion only")
           .in(sft | inspect | eval),
-      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(kTrainingCommands),
+      row("shuffle_dataset", &C::shuffle_dataset, "true|false", "a new order of the rows for every epoch, from --seed").in(kRunCommands),
   };
 }
 
 Rows training_rows() {
   return {
-      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(kTrainingCommands).shown(),
+      row("max_steps", &C::max_steps, "N", "optimizer steps; -1: as many as --num_train_epochs gives").range(-1, 1e9).in(kRunCommands).shown(),
       row("num_train_epochs", &C::num_train_epochs, "X", "passes over the data; --max_steps wins")
           .also({"epochs"})
           .above(0)
           .below(1e6)
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
       Row("max_time", Member(std::in_place_type<DurationMember>, DurationMember{&C::max_time}), "20m",
           "stop after this long (90s, 20m, 1h30m), with a checkpoint and the result written")
           .empty_as("none")
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
       batch_size_row("rows per optimizer step").in(sft | kto),
       batch_size_row("pairs per optimizer step").in(kPairCommands),
       batch_size_row("prompts per optimizer step, each with --num_generations completions").also({"prompts_per_step"}).in(kOnPolicyCommands),
+      batch_size_row("rows, pairs and prompts per optimizer step").in(rlhf),
+      row("learning_rate", &C::learning_rate, "X", "peak learning rate of all three").also({"lr"}).range(0, 100).told_as("of each its own").in(rlhf),
       learning_rate_row(sft, sft),
       learning_rate_row(dpo, dpo | kto | orpo | simpo | kGroupCommands),
       learning_rate_row(ppo, ppo),
@@ -118,11 +120,11 @@ Rows training_rows() {
       choice("lr_scheduler_type", &C::lr_scheduler_type, "learning rate after the warm-up")
           .one_of({"constant", "linear", "cosine"})
           .or_as({{"constant_with_warmup", "constant"}})
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
-      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(kTrainingCommands).shown(),
-      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(kTrainingCommands),
-      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(kTrainingCommands),
+      row("warmup_steps", &C::warmup_steps, "N", "steps of linear warm-up").range(0, 1e9).in(kRunCommands).shown(),
+      row("weight_decay", &C::weight_decay, "X", "decoupled weight decay; biases and norms are left out").range(0, 1).in(kRunCommands),
+      row("max_grad_norm", &C::max_grad_norm, "X", "gradients are clipped to this norm; 0: no clipping").range(0, 1e9).in(kRunCommands),
       choice("optim", &C::optim, "optimizer; adamw_8bit keeps its moments in 8 bits")
           .one_of({"adamw", "adamw_8bit"})
           .or_as({{"adamw_torch", "adamw"},
@@ -131,17 +133,17 @@ Rows training_rows() {
                   {"paged_adamw_32bit", "adamw"},
                   {"adamw_bnb_8bit", "adamw_8bit"},
                   {"paged_adamw_8bit", "adamw_8bit"}})
-          .in(kTrainingCommands),
-      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(kTrainingCommands),
-      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(kTrainingCommands),
-      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(kTrainingCommands),
-      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(kTrainingCommands),
+          .in(kRunCommands),
+      row("adam_beta1", &C::adam_beta1, "X", "AdamW's decay of the first moment").range(0, 1).below(1).in(kRunCommands),
+      row("adam_beta2", &C::adam_beta2, "X", "AdamW's decay of the second moment").range(0, 1).below(1).in(kRunCommands),
+      row("adam_epsilon", &C::adam_epsilon, "X", "AdamW's epsilon").above(0).below(1).in(kRunCommands),
+      choice("on_guard", &C::on_guard, "what a failed check of the running training does").one_of({"stop", "warn"}).in(kRunCommands),
   };
 }
 
 Rows adapter_rows() {
   return {
-      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(kTrainingCommands).shown(),
+      row("use_peft", &C::use_peft, "true|false", "train a LoRA adapter; the model itself stays as it is").in(kRunCommands).shown(),
       row("adapter", &C::adapter, "DIR", "go on training this adapter (a PEFT directory); implies --use_peft")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("a new one")
@@ -152,7 +154,7 @@ Rows adapter_rows() {
           .told_as("none")
           .in(kApplyCommands)
           .shown(),
-      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(kTrainingCommands).shown(),
+      row("load_in_4bit", &C::load_in_4bit, "true|false", "the frozen model in 4 bits (QLoRA); implies --use_peft").in(kRunCommands).shown(),
       row("adapter", &C::adapter, "DIR", "write this adapter (a PEFT directory) anew in PEFT's layout, instead of the model")
           .also({"adapter_name_or_path", "lora_model_dir"})
           .told_as("none")
@@ -177,9 +179,9 @@ Rows adapter_rows() {
           .also({"r", "lora_rank"})
           .range(1, 1 << 16)
           .with(Needs::new_adapter)
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
-      lora_alpha_row().also({"alpha"}).in(kTrainingCommands & ~simpo),
+      lora_alpha_row().also({"alpha"}).in(kRunCommands & ~simpo),
       lora_alpha_row().in(simpo),
       row("lora_dropout", &C::lora_dropout, "X", "share of the adapter's inputs dropped in training")
           .range(0, 1)
@@ -192,31 +194,31 @@ Rows adapter_rows() {
           .or_as({{"all", "all-linear"}})
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("lora_modules_to_save", &C::lora_modules_to_save, "NAME,...", "modules trained in full beside the adapter (lm_head, embed_tokens, norms)")
           .also({"modules_to_save", "additional_target"})
           .told_as("none")
           .split_at_commas()
           .with(Needs::new_adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("use_rslora", &C::use_rslora, "true|false", "scale by lora_alpha / sqrt(lora_r)")
           .also({"peft_use_rslora"})
           .with(Needs::new_adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("use_dora", &C::use_dora, "true|false", "DoRA: magnitude and direction apart")
           .also({"peft_use_dora"})
           .with(Needs::new_adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       choice("init_lora_weights", &C::init_lora_weights, "the adapter's first values; pissa: the weights' principal components")
           .also({"peft_init_lora_weights"})
           .one_of({"default", "gaussian", "pissa"})
           .or_as({{"true", "default"}, {"True", "default"}})
           .with(Needs::new_adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("loraplus_lr_ratio", &C::loraplus_lr_ratio, "X", "LoRA+: learning rate of lora_B over that of lora_A; 0: the same")
           .range(0, 1e6)
           .with(Needs::adapter)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
   };
 }
 
@@ -225,29 +227,29 @@ Rows run_rows() {
       row("output_dir", &C::output_dir, "DIR", "where the run is written")
           .also({"output"})
           .told_as("runs/COMMAND-001 and so on")
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
       row("resume", &C::resume, "true|false", "go on from the newest complete checkpoint in --output_dir; where there is none, start")
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
-      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kTrainingCommands | sample | chat | eval).shown(),
-      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kTrainingCommands),
+      row("seed", &C::seed, "N", "every random choice follows from it").range(0, 9e15).in(kRunCommands | sample | chat | eval).shown(),
+      row("logging_steps", &C::logging_steps, "N", "steps between two lines of metrics.jsonl").range(1, 1e9).in(kRunCommands),
       row("eval_steps", &C::eval_steps, "auto|N", "steps between two evaluations on --eval_file; auto: at the end of every epoch")
           .range(1, 1e9)
           .with(Needs::held_out)
           .empty_as("auto")
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("save_steps", &C::save_steps, "N", "steps between two checkpoints (one stands at the end, too); 0: none, only model/")
           .range(0, 1e9)
-          .in(kTrainingCommands)
+          .in(kRunCommands)
           .shown(),
       row("save_total_limit", &C::save_total_limit, "none|N", "checkpoints kept; the best is always kept")
           .range(1, 1e6)
           .empty_as("none")
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       row("load_best_model_at_end", &C::load_best_model_at_end, "true|false", "model/ is the best evaluated step instead of the last")
           .with(Needs::held_out)
-          .in(kTrainingCommands),
+          .in(kRunCommands),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_mean_token_accuracy}).in(sft),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_rewards_accuracies}).in(dpo | orpo | simpo),
       best_metric_row({BestMetric::eval_loss, BestMetric::eval_accuracy}).in(reward),
@@ -256,11 +258,11 @@ Rows run_rows() {
       row("micro_batch_tokens", &C::micro_batch_tokens, "auto|N", "tokens computed at a time; the result's bits do not depend on it")
           .range(1, 1 << 24)
           .empty_as("auto")
-          .in(kTrainingCommands | eval | score | grade),
-      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kTrainingCommands),
+          .in(kRunCommands | eval | score | grade),
+      row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kRunCommands),
       row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false", "compute activations twice to save memory; the same bits")
           .empty_as("auto")
-          .in(kTrainingCommands),
+          .in(kRunCommands),
   };
 }
 
@@ -298,7 +300,7 @@ Rows filter_rows() {
           .shown(),
       row("output_dir", &C::output_dir, "DIR", "the merged model, a Hugging Face directory").also({"output"}).in(merge).shown(),
       row("output", &C::output, "PATH", "the new model: a .gguf file, or else a Hugging Face directory").told_as("").in(convert).shown(),
-      format_row({Format::text, Format::json}, "for people, or one JSON object").in(kTrainingCommands | eval | doctor | merge | convert).shown(),
+      format_row({Format::text, Format::json}, "for people, or one JSON object").in(kRunCommands | eval | doctor | merge | convert).shown(),
       format_row({Format::text, Format::jsonl}, "for people, or one JSON object out for each row in").in(inspect | sample).shown(),
       format_row({Format::jsonl}, "one JSON object out for each row in").starts_as("jsonl").in(tokenize | score | grade),
       row("rows", &C::rows, "N", "text format: rows shown token by token").range(0, 1e9).in(inspect).shown(),

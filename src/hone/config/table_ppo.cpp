@@ -25,6 +25,7 @@ Rows kl_rows() {
           .also({"horizon"})
           .above(0)
           .below(1e12)
+          .with(Needs::kl_target)
           .in(ppo),
       row("kl_in_loss", &C::kl_in_loss, "true|false", "the KL stands in the loss, not in the reward").also({"use_kl_loss"}).in(ppo),
   };
@@ -71,12 +72,6 @@ Rows reward_shape_rows() {
           .in(ppo),
       row("value_model", &C::value_model, "reward|policy|DIR", "what the value model starts from")
           .told_as("reward; without a reward model policy")
-          .in(ppo)
-          .shown(),
-      row("eval_reward", &C::eval_reward, "[NAME=]SPEC...",
-          "a second opinion on --eval_file that is never trained on: eval_reward, and with it the best checkpoint, is its")
-          .told_as("none")
-          .with(Needs::held_out)
           .in(ppo)
           .shown(),
   };

@@ -126,6 +126,18 @@ Rows sampling_rows() {
       row("max_sampling_gap", &C::max_sampling_gap, "X", "guard: nats a token by which sampler and trainer may differ; 0: off")
           .range(0, 1e6)
           .in(kOnPolicyCommands),
+      row("max_length_drift", &C::max_length_drift, "X",
+          "guard: completions longer than X times those at the start, and 64 tokens, median of ten rollouts; 0: off")
+          .range(0, 1e6)
+          .in(kOnPolicyCommands),
+      row("max_repetition_drift", &C::max_repetition_drift, "X",
+          "guard: rise of the share of repeated runs of four tokens since the start, median of ten rollouts; 0: off")
+          .range(0, 1)
+          .in(kOnPolicyCommands),
+      row("parting_level", &C::parting_level, "X",
+          "guard: train reward rises and held-out score falls; chance of stopping a run whose score does not fall; 0: off")
+          .range(0, 0.5)
+          .in(kOnPolicyCommands),
   };
 }
 
@@ -152,6 +164,12 @@ Rows reward_rows() {
           .in(eval)
           .shown(),
       row("reward", &C::reward, "SPEC", "what judges: math, exact, code, model:DIR, ... as hone grpo").told_as("").in(grade).shown(),
+      row("eval_reward", &C::eval_reward, "[NAME=]SPEC...",
+          "a second opinion on --eval_file that is never trained on: eval_reward, and with it the best checkpoint, is its")
+          .told_as("none")
+          .with(Needs::held_out)
+          .in(kOnPolicyCommands)
+          .shown(),
       row("reward_weights", &C::reward_weights, "X...", "weight of each --reward").range(-1e6, 1e6).told_as("1 for each").in(kOnPolicyCommands),
       row("pass_k", &C::pass_k, "K,...", "the k of pass@k, each at most --num_generations").split_at_commas().range(1, 1 << 16).in(eval).shown(),
       row("allow_unsandboxed", &C::allow_unsandboxed, "true|false", "code: run it where this machine cannot isolate it").in(kJudged),

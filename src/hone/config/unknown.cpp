@@ -80,7 +80,7 @@ const std::vector<std::string>& later_names() {
 }
 
 const std::vector<std::string>& later_commands() {
-  static const std::vector<std::string> names = {"rlhf", "curate", "plan", "advise", "compare"};
+  static const std::vector<std::string> names = {"curate", "plan", "advise", "compare"};
   return names;
 }
 
@@ -102,6 +102,15 @@ std::string other_commands(const std::string& name) {
   return list;
 }
 
+/// The sections of hone rlhf's file that have such a key.
+std::string sections_with(const std::string& name) {
+  std::string list;
+  for (const Command stage : kStages) {
+    if (find_field(stage, name)) list += (list.empty() ? "" : ", ") + command_name(stage);
+  }
+  return list;
+}
+
 }  // namespace
 
 std::string explain_unknown(Command command, std::string_view name, std::string_view what) {
@@ -110,6 +119,9 @@ std::string explain_unknown(Command command, std::string_view name, std::string_
   const std::string named = what == "flag" ? "--" + printable(name) : shown(name);
   const bool is_refused = std::any_of(refused().begin(), refused().end(), [&](const Advice& a) { return contains(a.names, normal); });
   if (is_refused) return fmt::format("{} is not taken: {}", named, known_advice(normal));
+  if (const std::string sections = command == rlhf ? sections_with(normal) : ""; !sections.empty()) {
+    return fmt::format("{} is a key of the file's sections, not of the whole run: give it in {}", named, sections);
+  }
   if (const std::string others = other_commands(normal); !others.empty()) {
     return fmt::format("{} belongs to {}, not to hone {}", named, others, command_name(command));
   }
@@ -121,6 +133,7 @@ std::string explain_unknown(Command command, std::string_view name, std::string_
     candidates.push_back(field.name);
     candidates.insert(candidates.end(), field.aliases.begin(), field.aliases.end());
   }
+  if (command == rlhf && what == "key") candidates.insert(candidates.end(), {"sft", "reward", "ppo", "gate"});
   const size_t own = candidates.size();
   for (const Advice& advice : refused()) candidates.insert(candidates.end(), advice.names.begin(), advice.names.end());
   candidates.insert(candidates.end(), later_names().begin(), later_names().end());

@@ -41,6 +41,7 @@ void check_needs(const Arguments& arguments) {
       fail("--{} changes nothing without --f_divergence_type alpha_divergence; add it, or leave this out", field.name);
     }
     if (field.needs == Needs::dynamic_sampling) fail("--{} changes nothing without --dynamic_sampling; add it, or leave this out", field.name);
+    if (field.needs == Needs::kl_target) fail("--{} changes nothing without --kl_target; add it, or leave this out", field.name);
     if (field.needs == Needs::held_out) fail("--{} needs held-out rows: add --eval_file FILE", field.name);
     if (field.needs == Needs::four_bit) fail("--{} changes nothing without --load_in_4bit; add it, or leave this out", field.name);
     if (field.needs == Needs::new_adapter && config.use_peft) {
@@ -146,7 +147,6 @@ void check_ppo(const Arguments& arguments) {
   const RunConfig& config = arguments.config;
   if (config.use_score_norm && !config.use_score_scaling)
     fail("--use_score_norm changes nothing without --use_score_scaling; add it, or leave this out");
-  if (arguments.given.count("kl_horizon") && !config.kl_target) fail("--kl_horizon changes nothing without --kl_target; add it, or leave this out");
   if (config.kl_target && *config.kl_target == 0)
     fail("--kl_target 0: no policy that learns stays at a KL divergence of 0; give a target above 0 (nats a completion, TRL's was 6), or none");
   const int64_t completions = config.batch_size * config.num_generations;

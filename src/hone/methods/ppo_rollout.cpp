@@ -159,15 +159,14 @@ void PpoRollout::summarise(double kl, double non_score, double entropy, double e
               {"val/num_eos_tokens", ended}};
 }
 
-// By the keys of TRL's GRPO, which has what its PPO lacks; repetition is ours. Extremes and deviations of all completions, scored or not.
+// By the keys of TRL's GRPO, which has what its PPO lacks. Extremes and deviations of all completions, scored or not.
 void PpoRollout::report_completions() {
-  RunningMoments totals, lengths, repeated;
+  RunningMoments totals, lengths;
   std::vector<RunningMoments> rewards(reward_names_.size());
   double cut = 0;
   for (const Group& group : groups_)
     for (const SampledCompletion& c : group.completions) {
       lengths.add(static_cast<double>(c.ids.size()));
-      repeated.add(repetition(c.ids));
       cut += c.truncated ? 1 : 0;
       if (const std::optional<double> total = weighted_sum(c, weights_)) totals.add(*total);
       for (size_t k = 0; k < rewards.size() && k < c.rewards.size(); ++k)
@@ -181,7 +180,6 @@ void PpoRollout::report_completions() {
   }
   metrics_.emplace_back("completions/mean_length", lengths.mean);
   metrics_.emplace_back("completions/clipped_ratio", cut / std::max(1.0, lengths.count));
-  metrics_.emplace_back("completions/repetition", repeated.mean);
 }
 
 std::vector<double> PpoRollout::advantages(int64_t row) const {

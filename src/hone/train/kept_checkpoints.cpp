@@ -50,11 +50,16 @@ void KeptCheckpoints::saved(int64_t step, bool sound) {
   if (options_.save_total_limit) rotate_checkpoints(run_, *options_.save_total_limit, keep);
 }
 
-int64_t KeptCheckpoints::back_to_sound() const {
-  if (sound_step_ >= 0)
-    for (const int64_t step : list_checkpoints(run_))
-      if (step > sound_step_) remove_checkpoint(run_, step, sound_step_);
-  return sound_step_;
+int64_t KeptCheckpoints::back_to_sound() const { return back_to(sound_step_); }
+
+int64_t KeptCheckpoints::back_to(int64_t step) const {
+  const std::vector<int64_t> all = list_checkpoints(run_);
+  int64_t kept = -1;
+  for (const int64_t there : all)
+    if (there <= step) kept = there;
+  for (const int64_t there : all)
+    if (kept >= 0 && there > kept) remove_checkpoint(run_, there, kept);
+  return kept;
 }
 
 void KeptCheckpoints::write(Json& progress) const {

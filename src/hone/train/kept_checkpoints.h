@@ -24,6 +24,8 @@ class KeptCheckpoints {
   void saved(int64_t step, bool sound);
   /// The checkpoints behind the last sound one go: the run has fallen. The step of that one, or -1.
   int64_t back_to_sound() const;
+  /// The checkpoints behind `step` go; the newest one that is left, or -1 where there is none up to that step: then all stay.
+  int64_t back_to(int64_t step) const;
   int64_t best_step() const { return best_step_; }
 
   /// As it stands in a checkpoint's progress.

@@ -94,6 +94,7 @@ class Loop {
     }
     load_checkpoint(job_.run, best, optimizer_, /*weights_only=*/true);
     values_changed(passes_);
+    result_.last_eval = read_state(job_.run, best).data.at("last_eval");  // of what is saved now
     log_info("the model is the best by {}: step {}", metric_name(), best);
   }
 
@@ -165,7 +166,8 @@ class Loop {
       return false;
     }
     job_.on_policy->update(step % rollouts_->plan().steps);
-    return !rollouts_->begins(step) || guarded(guards_.after_rollout(*rollouts_));
+    if (!rollouts_->begins(step) || guarded(guards_.after_rollout(*rollouts_))) return true;
+    return guards_.sound() ? false : fallen();
   }
 
   // The line of the step, evaluation, checkpoints. False: a guard ends the run.
@@ -181,6 +183,7 @@ class Loop {
     else
       unlogged_ = line;
     if (out.finite && !guarded(guards_.after_step(line, rollouts_ && rollouts_->begins(progress_.step - 1)))) return fallen();
+    if (now && rollouts_ && !guarded(guards_.after_evaluation(progress_.step, held_out_.scores))) return parted();
     if (now) keep_best(line.at(metric_name()));
     // In the middle of a bad streak the weights may be broken already: the last good checkpoint stays the newest.
     if (c_.save_steps > 0 && progress_.bad_in_a_row == 0 && (last || progress_.step % c_.save_steps == 0)) save();
@@ -238,6 +241,7 @@ class Loop {
     line["grad_norm"] = out.norm;
     line["num_tokens"] = progress_.tokens;
     if (rollouts_) line.update(rollouts_->metrics());
+    if (rollouts_) line.update(guards_.rollout_figures());
     for (const auto& [name, value] : out.sums.metrics) line[name] = value;
     line["step_time"] = seconds;
     line["tokens_per_second"] = static_cast<double>(out.sums.tokens) / seconds;
@@ -258,7 +262,9 @@ class Loop {
   Json evaluate() {
     const double begin = monotonic_seconds();
     if (!rollouts_) reference_.before_evaluation();
-    Json line = job_.evaluate ? job_.evaluate() : evaluation(*job_.model, passes_.front().adapter_set(), *job_.eval_method, job_.micro_batch_tokens);
+    held_out_ = job_.evaluate ? job_.evaluate()
+                              : HeldOut{evaluation(*job_.model, passes_.front().adapter_set(), *job_.eval_method, job_.micro_batch_tokens), {}};
+    Json line = held_out_.figures;
     line["eval_runtime"] = monotonic_seconds() - begin;
     result_.last_eval = line;
     result_.last_eval["step"] = progress_.step;
@@ -276,6 +282,13 @@ class Loop {
   bool fallen() {
     const int64_t sound = kept_.back_to_sound();
     if (sound >= 0) result_.message += fmt::format("; the checkpoint of step {}, from before it, is kept", sound);
+    return false;
+  }
+
+  // Train reward and held-out score have parted: the newest checkpoint that is left is the one where the score was best.
+  bool parted() {
+    const int64_t kept = kept_.back_to(guards_.best_evaluation());
+    if (kept >= 0) result_.message += fmt::format("; the checkpoint of step {}, from before it, is kept", kept);
     return false;
   }
 
@@ -341,7 +354,8 @@ class Loop {
   std::unique_ptr<MetricsWriter> metrics_;
   Progress progress_;
   TrainResult result_;
-  Json unlogged_;  // the line of the last step where --logging_steps passes it over
+  HeldOut held_out_;  // of the last evaluation
+  Json unlogged_;     // the line of the last step where --logging_steps passes it over
   std::string warned_;
   int64_t eval_every_ = 1;
   int64_t last_saved_ = -1;

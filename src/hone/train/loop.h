@@ -27,7 +27,7 @@ struct TrainJob {
   RolloutSource* rollouts = nullptr;                             // on-policy: where the rows come from; null: they stand in files
   methods::OnPolicyMethod* on_policy = nullptr;                  // on-policy: takes the rollouts; `method` is (a view of) the same
   const methods::Method* eval_method = nullptr;                  // may be null
-  std::function<Json()> evaluate;                                // eval_* keys, in place of eval_method; may be empty
+  std::function<HeldOut()> evaluate;                             // in place of eval_method; may be empty
   ReferenceSource reference;                                     // of a method that is measured against one
   std::filesystem::path run;                                     // output_dir, exists
   int64_t micro_batch_tokens = 1024;                             // resolved

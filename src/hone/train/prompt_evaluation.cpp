@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "hone/base/error.h"
@@ -111,6 +112,17 @@ Json prompt_figures(std::span<const DrawnGroup> groups, const SamplingSetup& set
     for (const Trajectory& t : group.samples) unscored += !total_reward(t, setup);
   out[prefix + "unscored"] = unscored;
   return out;
+}
+
+std::vector<double> prompt_scores(std::span<const DrawnGroup> groups, const SamplingSetup& setup) {
+  std::vector<double> scores;
+  for (const DrawnGroup& group : groups) {
+    double sum = 0, count = 0;
+    for (const Trajectory& t : group.samples)
+      if (const std::optional<double> total = total_reward(t, setup)) sum += *total, count += 1;
+    scores.push_back(count > 0 ? sum / count : std::nan(""));
+  }
+  return scores;
 }
 
 Json verdict_line(const DrawnGroup& group, const PromptData& prompts, const std::vector<NamedReward>& rewards) {

@@ -17,6 +17,9 @@ std::vector<DrawnGroup> sample_and_judge(model::Model& model, const ops::Adapter
 /// A completion passes where the first reward's verdict is `right`.
 Json prompt_figures(std::span<const DrawnGroup> groups, const SamplingSetup& setup, std::span<const int64_t> pass_k, const std::string& prefix);
 
+/// Each group's mean total reward; NaN where no completion has one.
+std::vector<double> prompt_scores(std::span<const DrawnGroup> groups, const SamplingSetup& setup);
+
 /// The row's line in the file of verdicts: {"row","line","right","completions":[{"text","finish_reason","verdict","reward","detail"}]}.
 Json verdict_line(const DrawnGroup& group, const PromptData& prompts, const std::vector<NamedReward>& rewards);
 

@@ -4,8 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+
+#include "hone/methods/ppo_rollout.h"
 
 namespace hone::train {
+namespace {
+
+double mean(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()); }
+
+}  // namespace
 
 bool surely_below(int64_t k, int64_t n, double share) {
   if (static_cast<double>(k) >= share * static_cast<double>(n)) return false;  // not even the estimate is below
@@ -124,6 +132,54 @@ bool LevelGuard::exceeded(double value) {
   if (fired_ || window_.size() < size_ || median() <= bound_) return false;
   fired_ = true;
   return true;
+}
+
+std::string DriftGuard::after_rollout(std::span<const DrawnGroup> groups) {
+  double length = 0, repeated = 0, count = 0;
+  for (const DrawnGroup& group : groups)
+    for (const Trajectory& t : group.samples) {
+      length += static_cast<double>(t.completion.ids.size());
+      repeated += methods::repetition(t.completion.ids);
+      count += 1;
+    }
+  if (count == 0) return {};
+  length /= count;
+  repeated /= count;
+  if (start_lengths_.size() < kStart) {
+    start_lengths_.push_back(length);
+    start_repetitions_.push_back(repeated);
+  }
+  const double start_length = mean(start_lengths_), start_repetition = mean(start_repetitions_);
+  figures_ = {{"completions/repetition", repeated},
+              {"completions/length_drift", start_length > 0 ? length / start_length : 1.0},
+              {"completions/repetition_drift", repeated - start_repetition}};
+  if (start_length > 0 && length_.exceeded((length - kSlack) / start_length))
+    return fmt::format(
+        "completions have grown from {:.0f} tokens to {:.0f} (median of {} rollouts above {} times the start's and {} tokens, --max_length_drift): "
+        "length may be what the reward likes; add a length penalty (--reward length:MAX,CACHE), raise --kl_coef or --beta, or raise the bound",
+        start_length, length, kWindow, max_length_, kSlack);
+  if (repetition_.exceeded(repeated - start_repetition))
+    return fmt::format(
+        "completions have begun to repeat themselves: {:.0f} % of their runs of four tokens have been there before, {:.0f} % at the start "
+        "(--max_repetition_drift {}); raise --kl_coef or --beta, lower --learning_rate, or add --reward repetition:N,MAX",
+        100 * repeated, 100 * start_repetition, max_repetition_);
+  return {};
+}
+
+Json DriftGuard::state() const {
+  return {{"start_lengths", start_lengths_},
+          {"start_repetitions", start_repetitions_},
+          {"lengths", length_.window()},
+          {"repetitions", repetition_.window()},
+          {"figures", figures_}};
+}
+
+void DriftGuard::restore(const Json& state) {
+  start_lengths_ = state.at("start_lengths").get<std::vector<double>>();
+  start_repetitions_ = state.at("start_repetitions").get<std::vector<double>>();
+  length_.restore(state.at("lengths"));
+  repetition_.restore(state.at("repetitions"));
+  figures_ = state.at("figures");
 }
 
 bool LevelGuard::sound() const { return !(bound_ > 0) || window_.empty() || (median() <= bound_ / 2 && window_.back() <= bound_); }

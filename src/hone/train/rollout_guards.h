@@ -69,4 +69,29 @@ class LevelGuard {
   bool fired_ = false;
 };
 
+/// How far the completions of a rollout are from those at the run's start (its first kStart rollouts): in length and in repetition.
+class DriftGuard {
+ public:
+  static constexpr size_t kStart = 10, kWindow = 10;  // rollouts
+  static constexpr double kSlack = 64;                // tokens that may always be added: short answers grow by many times
+  DriftGuard(double max_length_drift, double max_repetition_drift)
+      : max_length_(max_length_drift),
+        max_repetition_(max_repetition_drift),
+        length_(max_length_drift, kWindow),
+        repetition_(max_repetition_drift, kWindow) {}
+  /// Takes the groups of a rollout; says what is wrong, or nothing.
+  std::string after_rollout(std::span<const DrawnGroup> groups);
+  /// completions/repetition, completions/length_drift (times the start's mean), completions/repetition_drift (above the start's) of that rollout.
+  const Json& figures() const { return figures_; }
+  bool sound() const { return length_.sound() && repetition_.sound(); }
+  Json state() const;
+  void restore(const Json& state);
+
+ private:
+  double max_length_, max_repetition_;
+  LevelGuard length_, repetition_;
+  std::vector<double> start_lengths_, start_repetitions_;  // means of the first rollouts
+  Json figures_ = Json::object();
+};
+
 }  // namespace hone::train

@@ -29,19 +29,25 @@ RunGuards::RunGuards(std::vector<ops::Parameter*> parameters, const TrainJob& jo
       max_gap_(job.config->max_sampling_gap),
       trainable_(std::move(parameters)),
       fall_(job.config->max_chosen_drop),
-      kl_(job.rollouts ? job.config->max_kl : 0, kKlWindow) {
+      kl_(job.rollouts ? job.config->max_kl : 0, kKlWindow),
+      drift_(job.config->max_length_drift, job.config->max_repetition_drift),
+      parting_(job.rollouts ? job.config->parting_level : 0) {
   if (job.rollouts)
     signal_.emplace(names_of(*job.rollouts->setup().rewards), job.rollouts->setup().max_completion_length,
                     /*needs_spread=*/job.more_passes.empty());
 }
 
 std::string RunGuards::after_rollout(const RolloutSource& rollouts) {
-  return signal_ ? signal_->after_rollout(rollouts.groups(), rollouts.replaced(), rollouts.setup()) : std::string();
+  if (!signal_) return {};
+  const std::string drift = drift_.after_rollout(rollouts.groups());
+  const std::string problem = signal_->after_rollout(rollouts.groups(), rollouts.replaced(), rollouts.setup());
+  return problem.empty() ? drift : problem;
 }
 
 std::string RunGuards::after_step(const Json& line, bool fresh) {
   if (fall_metric_) return fall_.after_step(line.value(fall_metric_, 0.0));
   if (!signal_) return {};
+  if (fresh) parting_.rollout(value_of(line, "reward"));
   const double gap = value_of(line, kGap);
   if (fresh && max_gap_ > 0 && gap > max_gap_)
     return fmt::format(
@@ -59,13 +65,19 @@ std::string RunGuards::after_step(const Json& line, bool fresh) {
 void RunGuards::write(Json& progress) const {
   if (!fall_.window().empty()) progress["fall"] = fall_.window();
   if (!kl_.window().empty()) progress["kl"] = kl_.window();
-  if (signal_) progress["signal"] = signal_->state();
+  if (!signal_) return;
+  progress["signal"] = signal_->state();
+  progress["drift"] = drift_.state();
+  progress["parting"] = parting_.state();
 }
 
 void RunGuards::restore(const Json& progress) {
   fall_.restore(progress.value("fall", std::vector<double>()));
   kl_.restore(progress.value("kl", std::vector<double>()));
-  if (signal_ && progress.contains("signal")) signal_->restore(progress.at("signal"));
+  if (!signal_ || !progress.contains("signal")) return;
+  signal_->restore(progress.at("signal"));
+  if (progress.contains("drift")) drift_.restore(progress.at("drift"));
+  if (progress.contains("parting")) parting_.restore(progress.at("parting"));
 }
 
 }  // namespace hone::train

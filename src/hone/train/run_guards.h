@@ -7,6 +7,7 @@
 
 #include "hone/train/guards.h"
 #include "hone/train/loop.h"
+#include "hone/train/parting_guard.h"
 #include "hone/train/rollout_guards.h"
 
 namespace hone::train {
@@ -16,6 +17,12 @@ class RunGuards {
   RunGuards(std::vector<ops::Parameter*> parameters, const TrainJob& job);
 
   std::string after_rollout(const RolloutSource& rollouts);
+  /// Figures of the rollout at hand, for the line of a step on it.
+  const Json& rollout_figures() const { return drift_.figures(); }
+  /// The score of each held-out prompt of an on-policy run.
+  std::string after_evaluation(int64_t step, std::span<const double> scores) { return parting_.evaluated(step, scores); }
+  /// Where the held-out score was best; -1: nowhere.
+  int64_t best_evaluation() const { return parting_.best_step(); }
   std::string after_backward(std::span<const double> squares) { return trainable_.after_backward(squares); }
   bool watching_update() const { return trainable_.watching_update(); }
   void before_update() { trainable_.before_update(); }
@@ -25,7 +32,7 @@ class RunGuards {
   std::string after_step(const Json& line, bool fresh);
 
   /// Whether the run has not begun to fall, as far as a guard watches that.
-  bool sound() const { return fall_.sound() && kl_.sound(); }
+  bool sound() const { return fall_.sound() && kl_.sound() && drift_.sound(); }
   /// A resumed run has been through its first steps.
   void skip_first_steps() { trainable_.skip(); }
   void write(Json& progress) const;
@@ -37,6 +44,8 @@ class RunGuards {
   TrainableGuard trainable_;
   FallGuard fall_;
   LevelGuard kl_;
+  DriftGuard drift_;
+  PartingGuard parting_;
   std::optional<SignalGuard> signal_;  // on-policy
 };
 
