@@ -75,9 +75,18 @@ void same_tokenizer(const OpenedModel& policy, const OpenedModel& value, const s
     fail("--value_model {}: its tokenizer is not the policy's, and a value belongs to every token; give --value_model policy", folder);
 }
 
+// A new adapter with a value head; beside a policy that goes on with --adapter it has that one's shape.
 std::unique_ptr<adapters::Adapter> value_adapter_on(model::Model& model, const OpenedModel& opened, const config::RunConfig& config) {
-  return adapters::create_adapter(model, *opened.source, lora_config(config, opened.source->path().string(), adapters::Task::seq_cls),
-                                  static_cast<uint64_t>(config.seed));
+  adapters::LoraConfig shape = lora_config(config, opened.source->path().string(), adapters::Task::seq_cls);
+  if (!config.adapter.empty()) {
+    const adapters::LoraConfig policy = adapters::read_peft(config.adapter).config;
+    shape.r = policy.r;
+    shape.lora_alpha = policy.lora_alpha;
+    shape.target_modules = policy.target_modules;
+    shape.use_rslora = policy.use_rslora;
+    shape.use_dora = policy.use_dora;
+  }
+  return adapters::create_adapter(model, *opened.source, shape, static_cast<uint64_t>(config.seed));
 }
 
 // The value adapter of that folder on the policy's base.

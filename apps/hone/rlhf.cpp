@@ -32,11 +32,41 @@ Technique technique_of(const config::Arguments& stage) {
   return stage.command == config::reward ? reward_technique(stage.config) : ppo_technique(stage.config);
 }
 
-bool stands_at(const fs::path& folder) { return fs::exists(folder / "config.json") || fs::exists(folder / "adapter_config.json"); }
-
 std::string name_of(const Stage& stage) { return config::command_name(stage.arguments.command); }
 
 fs::path folder_of(const Stage& stage) { return stage.arguments.config.output_dir; }
+
+// Name, size and hash of every file of a result.
+Json files_of(const fs::path& folder) {
+  std::set<fs::path> paths;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_regular_file()) paths.insert(entry.path());
+  Json files = Json::object();
+  for (const fs::path& path : paths) {
+    const MappedFile file(path);
+    files[path.filename().string()] = {file.bytes().size(), hash_hex(file.bytes().data(), file.bytes().size())};
+    file.release();
+  }
+  return files;
+}
+
+// The record of a stage that is done; null where there is none, or where its result is not what it was then.
+Json record_at(const fs::path& stage) {
+  if (!fs::exists(stage / kDone)) return nullptr;
+  const Json record = Json::parse(read_text(stage / kDone), nullptr, false);
+  const bool complete = record.is_object() && record.contains("identity") && record.contains("summary") && record.contains("files");
+  return complete && fs::is_directory(stage / "model") && files_of(stage / "model") == record.at("files") ? record : Json();
+}
+
+// The same, for exactly this run. UserError where it is another run's.
+Json record_of(const fs::path& stage, const Json& identity) {
+  Json record = record_at(stage);
+  if (!record.is_null())
+    train::compare_identity(record.at("identity"), identity, stage);
+  else if (fs::exists(stage / kDone))
+    log_warning("{}: not what it was when the stage ended; the stage goes on from its checkpoint", (stage / "model").string());
+  return record;
+}
 
 // The stage with what is there already in place of the results that are still to come: rows and options can be checked with it.
 config::Arguments stand_in(const Stage& stage, const config::Arguments& sft, const fs::path& run) {
@@ -44,10 +74,10 @@ config::Arguments stand_in(const Stage& stage, const config::Arguments& sft, con
   config::RunConfig& c = a.config;
   const fs::path tuned = config::stage_model(run, config::sft), judge = config::stage_model(run, config::reward);
   const auto missing = [&](const std::string& path, const fs::path& result) {
-    return !stands_at(result) && fs::weakly_canonical(path) == fs::weakly_canonical(result);
+    return fs::weakly_canonical(path) == fs::weakly_canonical(result) && record_at(result.parent_path()).is_null();
   };
   if (missing(c.model_name_or_path, tuned)) c.model_name_or_path = sft.config.model_name_or_path;
-  if (!c.adapter.empty() && missing(c.adapter, tuned)) c.adapter.clear();
+  if (!c.adapter.empty() && missing(c.adapter, tuned)) static_cast<config::PeftOptions&>(c) = sft.config;
   const size_t rewards = c.reward.size();
   std::erase_if(c.reward, [&](const std::string& spec) { return spec.starts_with("model:") && missing(spec.substr(6), judge); });
   if (c.reward.size() == rewards) return a;
@@ -68,34 +98,6 @@ void check_stages(const std::vector<Stage>& stages, const config::Arguments& run
       throw UserError(error.code(), fmt::format("{}: {}: {}", run.config_file.string(), name_of(stage), error.what()));
     }
   }
-}
-
-// Name, size and hash of every file of a result.
-Json files_of(const fs::path& folder) {
-  std::set<fs::path> paths;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file()) paths.insert(entry.path());
-  Json files = Json::object();
-  for (const fs::path& path : paths) {
-    const MappedFile file(path);
-    files[path.filename().string()] = {file.bytes().size(), hash_hex(file.bytes().data(), file.bytes().size())};
-    file.release();
-  }
-  return files;
-}
-
-// The record of a stage that is done, null where there is none or its result is no longer what it was. UserError where it is another run's.
-Json record_of(const fs::path& stage, const Json& identity) {
-  if (!fs::exists(stage / kDone)) return nullptr;
-  const Json record = Json::parse(read_text(stage / kDone), nullptr, false);
-  if (record.is_discarded() || !record.is_object() || !record.contains("identity")) {
-    log_warning("{}: cannot be read; the stage goes on from its checkpoint", (stage / kDone).string());
-    return nullptr;
-  }
-  train::compare_identity(record.at("identity"), identity, stage);
-  if (stands_at(stage / "model") && files_of(stage / "model") == record.at("files")) return record;
-  log_warning("{}: not what it was when the stage ended; the stage goes on from its checkpoint", (stage / "model").string());
-  return nullptr;
 }
 
 // What the run tells in its summary.json.

@@ -35,7 +35,7 @@ struct Task {
 /// The task of loaded data; the caller adds the method.
 template <class Data>
 Task task_of(const std::shared_ptr<const Data>& data, const config::RunConfig& config) {
-  return {data, nullptr, train::describe(*data, config), data->cache_key, data->rows_read, data->longest};
+  return {data, nullptr, describe(*data, config), data->cache_key, data->rows_read, data->longest};
 }
 
 struct OnPolicy;

@@ -245,7 +245,7 @@ class BadFiles(Rlhf):
         line = len(good.splitlines())
         self.refused(self.config(ppo="num_ppo_epoch: 3"), f"rlhf.yaml:{line + 1}: unknown key 'num_ppo_epoch': did you mean num_ppo_epochs?")
         self.refused(good.replace("reward:\n", "rewards:\n"), "unknown key 'rewards': did you mean reward?")
-        self.refused(good + "gate: {max_loss: 1}\n", f"rlhf.yaml:{line + 1}: gate: max_loss: unknown key: did you mean max_eval_loss?")
+        self.refused(good + "gate: {max_evalloss: 1}\n", f"rlhf.yaml:{line + 1}: gate: max_evalloss: unknown key: did you mean max_eval_loss?")
         self.refused(good + "gate: {min_reward_accuracy: 70}\n", "at most 1")
         self.refused(good + "gate: {max_eval_loss: 2}\n", "add eval_file to the section sft")
         self.refused(good + "data: x.jsonl\n", f"rlhf.yaml:{line + 1}", "give it in sft, reward, ppo")
