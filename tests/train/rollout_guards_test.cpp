@@ -169,5 +169,66 @@ TEST(LevelGuard, TakesTheMedianOfItsWindow) {
   EXPECT_FALSE(off.exceeded(1e9));
 }
 
+/// A rollout of 16 completions of about `length` tokens, of which `repeated` are one token again and again.
+std::vector<DrawnGroup> drifted(std::mt19937& rng, double length, double repeated) {
+  std::vector<DrawnGroup> groups(4);
+  std::normal_distribution<double> spread(1.0, 0.3);
+  for (DrawnGroup& group : groups) {
+    group.samples.resize(4);
+    for (Trajectory& t : group.samples) {
+      t.completion.ids.resize(static_cast<size_t>(std::max(5.0, length * spread(rng))));
+      const bool loop = std::bernoulli_distribution(repeated)(rng);
+      for (int32_t& id : t.completion.ids) id = loop ? 7 : std::uniform_int_distribution<int32_t>(0, 1 << 20)(rng);
+    }
+  }
+  return groups;
+}
+
+/// What the guard says of completions that go from the first to the last values within 100 rollouts, and whether it was sound before the change.
+std::string drift(unsigned seed, double length_to, double repeated_to, double length_from = 40) {
+  DriftGuard guard(5.0, 0.5);
+  std::mt19937 rng(seed);
+  for (int i = 0; i < 160; ++i) {
+    const double share = std::clamp((i - 30) / 100.0, 0.0, 1.0);
+    const std::string problem =
+        guard.after_rollout(drifted(rng, length_from + (length_to - length_from) * share, 0.05 + (repeated_to - 0.05) * share));
+    if (i <= 30) EXPECT_TRUE(guard.sound()) << seed << " " << i;
+    if (!problem.empty()) return EXPECT_FALSE(guard.sound()), problem;
+  }
+  return {};
+}
+
+TEST(DriftGuard, TwentyHealthyRunsAreNeverStopped) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    EXPECT_EQ(drift(seed, 160, 0.2), "") << "answers four times as long, seed " << seed;
+    EXPECT_EQ(drift(seed, 60, 0.05, 5), "") << "a word becomes an explanation, seed " << seed;
+    EXPECT_EQ(drift(seed, 10, 0.3), "") << "answers become short, seed " << seed;
+  }
+}
+
+TEST(DriftGuard, LengthAndRepetitionThatRunAwayAreCaught) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    EXPECT_THAT(drift(seed, 400, 0.1), HasSubstr("--max_length_drift")) << seed;
+    EXPECT_THAT(drift(seed, 40, 0.9), HasSubstr("--max_repetition_drift")) << seed;
+  }
+}
+
+TEST(DriftGuard, GoesOnFromItsState) {
+  std::mt19937 rng(1);
+  DriftGuard whole(5.0, 0.5), part(5.0, 0.5);
+  std::string last;
+  for (int i = 0; i < 60 && last.empty(); ++i) {
+    const auto groups = drifted(rng, i < 10 ? 40 : 500, 0);
+    last = whole.after_rollout(groups);
+    DriftGuard next(5.0, 0.5);
+    next.restore(Json::parse(part.state().dump()));
+    EXPECT_EQ(next.after_rollout(groups), last);
+    EXPECT_EQ(next.figures(), whole.figures());
+    part = next;
+  }
+  EXPECT_NE(last, "");
+  EXPECT_GT(whole.figures().at("completions/length_drift").get<double>(), 5);
+}
+
 }  // namespace
 }  // namespace hone::train
