@@ -192,8 +192,12 @@ std::string drift(unsigned seed, double length_to, double repeated_to, double le
     const double share = std::clamp((i - 30) / 100.0, 0.0, 1.0);
     const std::string problem =
         guard.after_rollout(drifted(rng, length_from + (length_to - length_from) * share, 0.05 + (repeated_to - 0.05) * share));
-    if (i <= 30) EXPECT_TRUE(guard.sound()) << seed << " " << i;
-    if (!problem.empty()) return EXPECT_FALSE(guard.sound()), problem;
+    if (i <= 30) {
+      EXPECT_TRUE(guard.sound()) << seed << " " << i;
+    }
+    if (problem.empty()) continue;
+    EXPECT_FALSE(guard.sound());
+    return problem;
   }
   return {};
 }
