@@ -5,9 +5,13 @@ rollout's updates), every place the value model may start from, four roles on on
 usage: test_ppo.py HONE
 """
 import json
+import pathlib
+import subprocess
 import unittest
 
-from run_case import MODEL, RunCase
+from run_case import HONE, MODEL, RunCase
+
+DEFAULT_MODEL = pathlib.Path(__file__).resolve().parent.parent.parent / "models" / "SmolLM2-135M-Instruct.gguf"
 
 LORA = ("--use_peft", "--lora_r", 4)
 WORDS = ["sun", "red", "tea", "cat", "map", "ten", "log", "sea"]
@@ -102,6 +106,34 @@ class Roles(Ppo):
         reward = self.reward_model("reward")
         self.run_hone("run", *LORA, "--reward", f"model:{reward}", steps=3)
 
+    def test_the_value_model_is_saved_and_taken_up(self):
+        for more in ((), LORA):
+            name = "peft" if more else "full"
+            reward = self.reward_model(f"reward_{name}", *more)
+            self.run_hone(name, *more, "--reward", f"model:{reward}", steps=3)
+            value = self.folder / name / "value"
+            self.assertTrue((value / ("adapter_model.safetensors" if more else "model.safetensors")).exists())
+            self.run_hone(f"{name}_again", *more, "--reward", f"model:{reward}", "--value_model", value, steps=1)
+            first = [self.lines(run)[0]["loss/value_avg"] for run in (name, f"{name}_again")]
+            self.assertNotEqual(first[0], first[1], "it goes on from what was learned")
+
+    def test_a_whole_reward_model_is_loaded_once_beside_adapters(self):
+        reward = self.reward_model("reward")
+        done = self.run_hone("run", *LORA, "--reward", f"model:{reward}", steps=2)
+        self.assertIn("an adapter on the reward model", done.stdout)
+
+    def test_another_tokenizer(self):
+        """A reward model is given the text, and that is said; a value model must have the policy's."""
+        reward = self.reward_model("reward")
+        file = reward / "tokenizer.json"
+        tokenizer = json.loads(file.read_text())
+        tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
+        file.write_text(json.dumps(tokenizer))
+        done = self.run_hone("run", "--reward", f"model:{reward}", "--value_model", "policy", steps=2)
+        self.assertIn("has another tokenizer: completions are given to it as text, and tokenised anew", done.stdout)
+        self.refused("--reward", f"model:{reward}", says="its tokenizer is not the policy's")
+        self.refused("--value_model", reward, says="give --value_model policy")
+
     def test_bad_input(self):
         self.refused("--kl_target", 0, says="--kl_target 0")
         self.refused("--value_model", "reward", says="no --reward is a reward model")
@@ -111,6 +143,43 @@ class Roles(Ppo):
         self.refused("--num_mini_batches", 9, says="--num_mini_batches")
         self.refused("--kl_in_loss", "--kl_estimator", "k1", says="k3")
         self.refused("--kl_horizon", 100, says="--kl_target")
+
+
+class Hacking(Ppo):
+    def test_parting_stops_the_run_and_keeps_the_best(self):
+        """Trained on vowels, held out on consonants only: the policy learns the one against the other."""
+        held = self.folder / "held.jsonl"
+        held.write_text("".join(json.dumps(row) + "\n" for row in prompts(64)))
+        judge = self.folder / "judge.py"
+        judge.write_text("def share(t):\n    return sum(c in 'aeiou' for c in t[-1]['content']) / 8\n"
+                         "def vowels(completions, **rest):\n    return [share(t) for t in completions]\n"
+                         "def others(completions, **rest):\n    return [-share(t) for t in completions]\n")
+        options = ("--reward", f"python:{judge}:vowels", "--eval_file", held, "--eval_reward", f"python:{judge}:others", "--eval_steps", 4,
+                   "--num_generations", 4, "--kl_coef", 0, "--max_kl", 0, "--learning_rate", "5e-2", "--parting_level", 0.05)
+        done = self.run_hone("stopped", *options, code=3, steps=400)
+        self.assertIn("train reward and held-out score part", done.stderr)
+        best = max((line for line in self.lines("stopped") if "eval_reward" in line), key=lambda line: line["eval_reward"])["step"]
+        steps = sorted(int(folder.name.split("-")[1]) for folder in (self.folder / "stopped" / "checkpoints").iterdir())
+        self.assertEqual(steps[-1], best, "the newest checkpoint is the best one")
+        done = self.run_hone("warned", *options, "--on_guard", "warn", steps=len(self.lines("stopped")) + 4)
+        self.assertIn("train reward and held-out score part", done.stderr)
+
+
+class Memory(Ppo):
+    def peak(self, run, command, *more):
+        words = [str(HONE), command, "--model", str(DEFAULT_MODEL), "--data", str(self.DATA), "--output_dir", str(self.folder / run), "--use_peft",
+                 "--max_steps", "2", "--batch_size", "2", "--max_completion_length", "8", "--save_steps", "0", *map(str, more)]
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads((self.folder / run / "summary.json").read_text())["peak_memory_mib"]
+
+    def test_four_roles_take_little_more_than_one(self):
+        words = [str(HONE), "reward", "--model", str(DEFAULT_MODEL), "--data", str(self.PAIRS), "--output_dir", str(self.folder / "judge"), "--use_peft",
+                 "--max_steps", "1", "--batch_size", "2", "--save_steps", "0"]
+        self.assertEqual(subprocess.run(words, env=self.env, capture_output=True, timeout=300).returncode, 0)
+        grpo = self.peak("grpo", "grpo", "--reward", "regex:[aeiou]", "--num_generations", 2)
+        ppo = self.peak("ppo", "ppo", "--reward", f"model:{self.folder}/judge/model", "--num_generations", 2, "--num_ppo_epochs", 1)
+        self.assertLessEqual(ppo, 1.3 * grpo, f"PPO {ppo:.0f} MiB, GRPO {grpo:.0f} MiB")
 
 
 if __name__ == "__main__":
