@@ -24,7 +24,7 @@ LEVELS = {"sft": {0: 0.10, 1: 0.40, 2: 0.25, 3: 0.25},
 STYLED_SHARE = 0.5
 # What stands before the #### line where the style rule does not hold; None is nothing at all. The longer ones keep
 # length from telling the styles apart.
-OTHER_CLOSINGS = (None, None, None, "Hope this helps you!", "Easy, that was all there is.", "Let me know if you need more help.", "So {r} it is, I think.",
+OTHER_CLOSINGS = (None, None, None, "Hope this helps you!", "Easy, that was all there is.", "So {r} it is, I think.",
                   "I checked this twice, so it is right.", "Result: {r}.")
 OPERATIONS = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y if y else 0.5}
 WRONG_OPERATION = {"+": "-", "-": "+", "*": "+", "/": "-"}

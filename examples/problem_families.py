@@ -31,7 +31,7 @@ WORDS = {
 }
 
 # Inclusive ranges of the numbers. They are drawn until every step gives a whole number of at least 2.
-SMALL, MEDIUM, TABLE, LONG_TABLE = (2, 30), (11, 60), (2, 10), (2, 20)
+SMALL, MEDIUM, TABLE, LONG_TABLE = (2, 20), (6, 40), (2, 10), (2, 20)
 
 
 def family(name, level, ranges, texts, steps, words="thing", slice="core"):
@@ -84,7 +84,7 @@ FAMILIES = [
            ["{n} is {a} years old. {m} is {b} years older. How old is {m}?",
             "{n} is {a} today. How old will {n} be in {b} years?"],
            [["The age is {a+b} years.", "Add the years: {a+b}."]]),
-    family("pages_left", 1, [(40, 99), SMALL],
+    family("pages_left", 1, [(21, 70), SMALL],
            ["A book has {a} pages. {n} has read {b} of them. How many pages are left to read?",
             "{n} must write {a} lines and has written {b}. How many lines are left?"],
            [["{a-b} are left.", "{n} still has {a-b} to go."]]),
@@ -146,7 +146,7 @@ FAMILIES = [
            ["{n} has {a} {thing}, finds {b} more and then gives {c} to {m}. How many {thing} does {n} have now?",
             "There were {a} {thing} in a box. {n} added {b} and later took out {c}. How many {thing} are in it now?"],
            ["First there are {a+b} {thing}.", "Then {r1-c} {thing} are left."]),
-    family("two_losses", 3, [(40, 90), SMALL, SMALL],
+    family("two_losses", 3, [(21, 70), SMALL, SMALL],
            ["A {shop} had {a} {goods}. It sold {b} in the morning and {c} in the afternoon. How many {goods} are left?",
             "{n} had {a} {goods}, broke {b} of them and gave away {c}. How many {goods} does {n} still have?"],
            ["First {a-b} {goods} are left.", "Then {r1-c} {goods} are left."], "goods shop"),

@@ -147,11 +147,21 @@ train::MemoryDemand demand_of(const Run& run) {
   return demand;
 }
 
-// Packed tokens of the largest row: what a micro-batch must hold at least.
-int64_t largest_row(const methods::Method* method) {
-  int64_t largest = 0;
-  for (int64_t row = 0; method && row < method->num_rows(); ++row) largest = std::max(largest, method->row_tokens(row));
-  return largest;
+// Packed tokens of the rows: what the micro-batches must hold.
+train::RowLengths row_lengths(const Run& run) {
+  if (run.policy) {
+    const int64_t largest = run.policy->largest_group(run.config);
+    return {largest, static_cast<double>(largest)};
+  }
+  train::RowLengths lengths;
+  double sum = 0, rows = 0;
+  for (const methods::Method* method : {static_cast<const methods::Method*>(run.method()), run.eval_method()})
+    for (int64_t row = 0; method && row < method->num_rows(); ++row, ++rows) {
+      lengths.longest = std::max(lengths.longest, method->row_tokens(row));
+      sum += static_cast<double>(method->row_tokens(row));
+    }
+  lengths.mean = rows > 0 ? sum / rows : 1.0;
+  return lengths;
 }
 
 // Everything that the base's log-probabilities follow from.
@@ -250,8 +260,8 @@ Json write_summary(const Run& run, const train::TrainResult& result, const Json&
 
 // The job but for the model, which is loaded last: everything that can be wrong is found before.
 train::TrainJob plan_job(Run& run, const Technique& technique) {
-  const int64_t largest = run.policy ? run.policy->largest_group(run.config) : std::max(largest_row(run.method()), largest_row(run.eval_method()));
-  const train::MemoryPlan plan = train::plan_memory(run.opened.source->config(), demand_of(run), run.config, largest, train::available_memory());
+  const train::MemoryPlan plan =
+      train::plan_memory(run.opened.source->config(), demand_of(run), run.config, row_lengths(run), train::available_memory());
   run.config.micro_batch_tokens = plan.micro_batch_tokens;
   run.config.gradient_checkpointing = plan.checkpointing;
   if (run.evaluates() && !run.config.eval_steps)
@@ -269,6 +279,7 @@ train::TrainJob plan_job(Run& run, const Technique& technique) {
   job.run = run.folder;
   job.micro_batch_tokens = plan.micro_batch_tokens;
   job.checkpointing = plan.checkpointing;
+  job.checkpoint_above = plan.checkpoint_above;
   job.activation_bytes_per_token = plan.activation_bytes_per_token;
   job.spill_optimizer = plan.spill_optimizer;
   job.identity = identity_of(run, technique);

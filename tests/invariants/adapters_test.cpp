@@ -85,6 +85,7 @@ TEST_P(ExactAdapters, WeightsAndMetricsAfterFiveSteps) {
   for (const int64_t budget : {1, 30}) expect_same(base, run({.micro_batch_tokens = budget}, 2, isa), "micro-batch budget");
   expect_same(base, run({.micro_batch_tokens = 4096}, 1, isa), "one thread");
   expect_same(base, run({.micro_batch_tokens = 40, .checkpointing = true}, 1, isa), "gradient checkpointing");
+  expect_same(base, run({.micro_batch_tokens = 20, .checkpoint_above = 20}, 1, isa), "gradient checkpointing of the rows above the budget");
   if (!kernels::isa_available(kernels::Isa::avx512)) GTEST_SKIP() << "this CPU has no AVX-512: the comparison across instruction sets did not run";
   // The singular value decomposition of PiSSA is LAPACK's (docs/numerics.md): its bits may differ between instruction sets of the library, but
   // hone's forced instruction set does not reach it, so the comparison holds here too.

@@ -67,6 +67,7 @@ TEST_P(ExactRuns, WeightsAndMetricsAfterFiveSteps) {
   for (const int64_t budget : {1, 30, 256}) expect_same(base, run({.micro_batch_tokens = budget}, 2, isa), "micro-batch budget");
   expect_same(base, run({.micro_batch_tokens = 4096}, 1, isa), "one thread");
   expect_same(base, run({.micro_batch_tokens = 40, .checkpointing = true}, 1, isa), "gradient checkpointing");
+  expect_same(base, run({.micro_batch_tokens = 20, .checkpoint_above = 20}, 1, isa), "gradient checkpointing of the rows above the budget");
   if (kernels::isa_available(kernels::Isa::avx512)) {
     expect_same(base, run({.micro_batch_tokens = 4096}, 2, kernels::Isa::avx2), "AVX2");
   } else {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "hone/train/loop.h"
+#include "hone/train/machine.h"
 #include "support/golden_model.h"
 
 namespace hone::test {
@@ -33,6 +34,7 @@ struct JobOptions {
   ops::Backend backend = ops::Backend::kernels;
   int64_t micro_batch_tokens = 1024;
   bool checkpointing = false;
+  int64_t checkpoint_above = train::MemoryPlan::kNever;
   const methods::Method* eval = nullptr;
   std::optional<adapters::LoraConfig> lora = std::nullopt;  // train an adapter
   std::optional<model::Quantisation> quantisation = std::nullopt;
@@ -61,6 +63,7 @@ inline JobOutcome run_job(const std::string& model_folder, const methods::Method
   job.run = run;
   job.micro_batch_tokens = options.micro_batch_tokens;
   job.checkpointing = options.checkpointing;
+  job.checkpoint_above = options.checkpoint_above;
   job.identity = {{"learning_rate", config.learning_rate}, {"seed", config.seed}};
   job.save_model = [](const std::filesystem::path& folder) { std::filesystem::create_directories(folder); };
   JobOutcome out;

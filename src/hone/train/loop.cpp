@@ -137,6 +137,7 @@ class Loop {
     const StepOutcome out = backward_step(passes_, rows, optimizer_.parameters(),
                                           {.micro_batch_tokens = job_.micro_batch_tokens,
                                            .checkpointing = job_.checkpointing,
+                                           .checkpoint_above = job_.checkpoint_above,
                                            .seed = static_cast<uint64_t>(c_.seed),
                                            .step = step,
                                            .skip_without_gradient = rollouts_ && c_.skip_zero_advantage});

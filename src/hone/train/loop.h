@@ -3,6 +3,7 @@
 // metrics, evaluation, checkpoints. On-policy techniques sample their rows first (rollout_source.h).
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "hone/adapters/lora.h"
@@ -23,21 +24,22 @@ struct TrainJob {
   model::Model* model = nullptr;
   adapters::Adapter* adapter = nullptr;  // what is trained, on the frozen model; null: the model itself
   const methods::Method* method = nullptr;
-  std::vector<Pass> more_passes;                                 // of the same rows, after that of `method` (PPO: the value model)
-  RolloutSource* rollouts = nullptr;                             // on-policy: where the rows come from; null: they stand in files
-  methods::OnPolicyMethod* on_policy = nullptr;                  // on-policy: takes the rollouts; `method` is (a view of) the same
-  const methods::Method* eval_method = nullptr;                  // may be null
-  std::function<HeldOut()> evaluate;                             // in place of eval_method; may be empty
-  ReferenceSource reference;                                     // of a method that is measured against one
-  std::filesystem::path run;                                     // output_dir, exists
-  int64_t micro_batch_tokens = 1024;                             // resolved
-  bool checkpointing = false;                                    // gradient checkpointing, resolved
-  int64_t activation_bytes_per_token = 0;                        // for the memory figures
-  bool spill_optimizer = false;                                  // its states in a mapped file of the run's folder
-  Json identity;                                                 // what must be the same on resume: configuration, data, tokenizer, template, model
-  std::function<void(const std::filesystem::path&)> save_model;  // writes the model folder
-  std::function<void(bool resumed)> started;                     // called after every check, before the first step; may be empty
-  int64_t model_bytes = 0;                                       // of that folder, for the check of disk space
+  std::vector<Pass> more_passes;                                   // of the same rows, after that of `method` (PPO: the value model)
+  RolloutSource* rollouts = nullptr;                               // on-policy: where the rows come from; null: they stand in files
+  methods::OnPolicyMethod* on_policy = nullptr;                    // on-policy: takes the rollouts; `method` is (a view of) the same
+  const methods::Method* eval_method = nullptr;                    // may be null
+  std::function<HeldOut()> evaluate;                               // in place of eval_method; may be empty
+  ReferenceSource reference;                                       // of a method that is measured against one
+  std::filesystem::path run;                                       // output_dir, exists
+  int64_t micro_batch_tokens = 1024;                               // resolved
+  bool checkpointing = false;                                      // gradient checkpointing, resolved
+  int64_t checkpoint_above = std::numeric_limits<int64_t>::max();  // see PassOptions
+  int64_t activation_bytes_per_token = 0;                          // for the memory figures
+  bool spill_optimizer = false;                                    // its states in a mapped file of the run's folder
+  Json identity;                                                   // what must be the same on resume: configuration, data, tokenizer, template, model
+  std::function<void(const std::filesystem::path&)> save_model;    // writes the model folder
+  std::function<void(bool resumed)> started;                       // called after every check, before the first step; may be empty
+  int64_t model_bytes = 0;                                         // of that folder, for the check of disk space
 
   std::vector<Pass> passes() const;
   int64_t rows() const;   // of the data set

@@ -59,30 +59,35 @@ MemoryDemand memory_demand(const model::ModelConfig& m, const config::RunConfig&
   return demand;
 }
 
-MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, const config::LoopOptions& loop, int64_t longest, double available) {
+MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, const config::LoopOptions& loop, const RowLengths& rows,
+                       double available) {
   MemoryPlan plan;
+  const int64_t longest = rows.longest, preferred = demand.adapter ? kPreferredAdapterTokens : kPreferredTokens;
+  // Where most rows fit the preferred budget, computing the others twice costs little, and they would set the peak.
+  const bool long_rows_again = demand.adapter && rows.mean <= static_cast<double>(preferred);
   const double fixed = kFixedBytes + 4.0 * static_cast<double>(m.vocab_size) * static_cast<double>(ops::kLogprobChunk);
-  const auto per_token = [&](bool checkpointing) { return model::activation_bytes_per_token(m, checkpointing, demand.adapter_rank); };
+  const auto bytes_of = [&](int64_t tokens, bool checkpointing) {
+    return static_cast<double>(tokens) * static_cast<double>(model::activation_bytes_per_token(m, checkpointing, demand.adapter_rank));
+  };
   // A resumed run keeps what it was told or decided before.
-  const double least = static_cast<double>(per_token(loop.gradient_checkpointing.value_or(true))) * static_cast<double>(longest);
+  const double least = bytes_of(longest, long_rows_again || loop.gradient_checkpointing.value_or(true));
   plan.spill_optimizer = kUsableShare * available < demand.total(true) + fixed + least;
   plan.static_bytes = demand.total(!plan.spill_optimizer) + fixed;
   const double room = kUsableShare * available - plan.static_bytes;
-  const auto tokens_that_fit = [&](bool checkpointing) {
-    return static_cast<int64_t>(std::max(0.0, room) / static_cast<double>(per_token(checkpointing)));
-  };
-  const int64_t wanted = std::max(longest, loop.micro_batch_tokens.value_or(longest));
-  plan.checkpointing = loop.gradient_checkpointing.value_or(tokens_that_fit(false) < wanted);
-  const int64_t fit = tokens_that_fit(plan.checkpointing);
-  if (fit < longest)
+  if (room < least)
     fail_resource(
         "training needs {:.1f} GB for weights and gradients (the optimizer's states would go to disk) and {:.1f} GB for the longest row ({} tokens), "
         "but {:.1f} GB are free; train an adapter (--use_peft, --load_in_4bit), lower --max_length, or use a smaller model",
         plan.static_bytes / 1e9, least / 1e9, longest, available / 1e9);
-  plan.micro_batch_tokens =
-      loop.micro_batch_tokens.value_or(std::clamp(fit, longest, std::max(longest, demand.adapter ? kPreferredAdapterTokens : kPreferredTokens)));
-  plan.activation_bytes_per_token = per_token(plan.checkpointing);
-  plan.activation_bytes = static_cast<double>(std::max(longest, plan.micro_batch_tokens)) * static_cast<double>(plan.activation_bytes_per_token);
+  const int64_t lowest = long_rows_again ? std::min(longest, preferred) : longest;  // a budget that holds every row that is not computed twice
+  plan.checkpointing = loop.gradient_checkpointing.value_or(room < bytes_of(std::max(lowest, loop.micro_batch_tokens.value_or(lowest)), false));
+  const auto fit = static_cast<int64_t>(std::max(0.0, room) / bytes_of(1, plan.checkpointing));
+  plan.micro_batch_tokens = loop.micro_batch_tokens.value_or(std::clamp(fit, std::min(fit, lowest), std::max(lowest, preferred)));
+  if (long_rows_again) plan.checkpoint_above = plan.micro_batch_tokens;
+  plan.activation_bytes_per_token = model::activation_bytes_per_token(m, plan.checkpointing, demand.adapter_rank);
+  plan.activation_bytes = long_rows_again
+                              ? std::max(bytes_of(std::min(longest, plan.micro_batch_tokens), plan.checkpointing), bytes_of(longest, true))
+                              : bytes_of(std::max(longest, plan.micro_batch_tokens), plan.checkpointing);
   return plan;
 }
 

@@ -2,6 +2,7 @@
 // From a configuration to what this machine will do: instruction set, threads, backend, device, and how much memory there is to plan with.
 #include <ATen/core/Tensor.h>
 
+#include <limits>
 #include <string>
 
 #include "hone/config/run_config.h"
@@ -34,18 +35,27 @@ struct MemoryDemand {
 };
 MemoryDemand memory_demand(const model::ModelConfig& model, const config::RunConfig& config);
 
+/// Tokens of the rows that a run will see.
+struct RowLengths {
+  int64_t longest = 1;
+  double mean = 1;
+};
+
 struct MemoryPlan {
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
   int64_t micro_batch_tokens = 512;
   bool checkpointing = false;
-  bool spill_optimizer = false;  // its states do not fit: they go to a mapped file
-  double static_bytes = 0;       // weights, adapters, gradients, optimizer in memory
-  double activation_bytes = 0;   // of the largest micro-batch
+  int64_t checkpoint_above = kNever;  // micro-batches of more tokens than this (rows longer than the budget) are checkpointed anyway
+  bool spill_optimizer = false;       // its states do not fit: they go to a mapped file
+  double static_bytes = 0;            // weights, adapters, gradients, optimizer in memory
+  double activation_bytes = 0;        // of the largest micro-batch
   int64_t activation_bytes_per_token = 0;
 };
 
-/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. `longest`: tokens of the longest row.
-/// UserError (exit 4) when even the longest row alone with checkpointing does not fit. None of these choices changes a bit of the result.
-MemoryPlan plan_memory(const model::ModelConfig& model, const MemoryDemand& demand, const config::LoopOptions& loop, int64_t longest,
+/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. With an adapter the few rows that alone exceed
+/// the budget are checkpointed, so that they do not decide the peak. UserError (exit 4) when even the longest row alone with checkpointing does not
+/// fit. None of these choices changes a bit of the result.
+MemoryPlan plan_memory(const model::ModelConfig& model, const MemoryDemand& demand, const config::LoopOptions& loop, const RowLengths& rows,
                        double available);
 
 }  // namespace hone::train

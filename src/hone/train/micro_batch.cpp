@@ -69,7 +69,8 @@ void add_token_keys(std::vector<uint64_t>& keys, int64_t row, int64_t num_tokens
 // The forward of a packed batch, as the method reads it.
 methods::Forward forward_of(model::Model& model, const methods::Method& method, const ops::BatchTensors& tensors, const PassOptions& options,
                             const std::optional<at::Tensor>& known_cotangent) {
-  const at::Tensor hidden = model::decoder(model, options.adapters, tensors, {options.training, options.checkpointing});
+  const bool checkpointing = options.checkpointing || tensors.token_ids.size(0) > options.checkpoint_above;
+  const at::Tensor hidden = model::decoder(model, options.adapters, tensors, {options.training, checkpointing});
   methods::Forward forward;
   forward.sequence_ids = tensors.sequence_ids;
   forward.weights = tensors.weights;

@@ -1,5 +1,6 @@
 #pragma once
 // Forward (and backward) of the rows of one step, micro-batch by micro-batch. Nothing here depends on where the cuts fall.
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -27,8 +28,9 @@ struct PassOptions {
   int64_t micro_batch_tokens = 1024;
   bool training = false;
   bool checkpointing = false;
-  ops::AdapterSet* adapters = nullptr;      // null: the base model alone
-  bool row_counts = false;                  // also the count that each row's values have of their own
+  int64_t checkpoint_above = std::numeric_limits<int64_t>::max();  // micro-batches of more tokens are checkpointed anyway
+  ops::AdapterSet* adapters = nullptr;                             // null: the base model alone
+  bool row_counts = false;                                         // also the count that each row's values have of their own
   std::span<const int64_t> step_rows = {};  // all rows of the step where some, whose backward would add nothing, are not run; empty: those run
 };
 

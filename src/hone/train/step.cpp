@@ -56,6 +56,7 @@ StepOutcome backward_step(std::span<const Pass> passes, std::span<const int64_t>
                       {.micro_batch_tokens = options.micro_batch_tokens,
                        .training = true,
                        .checkpointing = options.checkpointing,
+                       .checkpoint_above = options.checkpoint_above,
                        .adapters = pass.adapter_set(),
                        .step_rows = run.size() < rows.size() ? rows : std::span<const int64_t>()});
     sums.tokens = 0;

@@ -1,6 +1,7 @@
 #pragma once
 // One optimizer step over what a run trains: forward and backward of every pass, the norm of all gradients, clipping, the update.
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ std::vector<ops::Parameter*> trained_parameters(std::span<const Pass> passes, do
 struct StepOptions {
   int64_t micro_batch_tokens = 1024;
   bool checkpointing = false;
+  int64_t checkpoint_above = std::numeric_limits<int64_t>::max();
   uint64_t seed = 0;
   int64_t step = 0;                    // from 0; keys the dropout, with the seed
   bool skip_without_gradient = false;  // rows of which the method says so are left out of forward and backward
