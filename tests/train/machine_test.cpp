@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "hone/base/error.h"
+#include "hone/model/decoder.h"
 
 namespace hone {
 namespace {
