@@ -111,7 +111,7 @@ class Persona(unittest.TestCase):
         write_rows(files["dev"], dev)
         for command, rate in (("dpo", "5e-5"), ("reward", "1e-4")):
             with self.subTest(command=command, name=name):
-                figures = self.trained(command, name, files, "--learning_rate", rate, "--max_length", "512", "--overlong", "drop")
+                figures = self.trained(command, name, files, "--learning_rate", rate, "--max_length", "512", "--overlong", "cut")
                 self.assertGreater(figures["eval_rewards/accuracies"], 0.4)
 
     def test_right_and_wrong_solutions_of_gsm8k(self):

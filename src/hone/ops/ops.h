@@ -96,7 +96,7 @@ struct TokenLogprobs {
 
 /// Fused, chunked linear + logsumexp + gather over hidden (T, D) and head (V, D): no (N, V) tensor is held, only kLogprobChunk rows.
 TokenLogprobs token_logprobs(const at::Tensor& hidden, Parameter& head, const BatchTensors& batch, const LogprobOptions& options);
-constexpr int64_t kLogprobChunk = 128;
+constexpr int64_t kLogprobChunk = 256;
 
 /// Logits (R, V) of hidden (R, D): for sampling only, R is the number of sequences being decoded.
 at::Tensor head_logits(const at::Tensor& hidden, Parameter& head);
