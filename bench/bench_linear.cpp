@@ -118,9 +118,9 @@ void ours_4bit(const std::string& what, Isa isa, Buffers& b, int64_t M, int64_t 
   const size_t layer = b.turn++ % b.codes.size();
   const kernels::QuantPanels panels = {b.codes[layer].data_ptr<uint8_t>(), b.scales[layer].data_ptr<float>(), kernels::QuantType::nf4};
   if (what == "input")
-    kernels::linear_backward_input_4bit(b.dy.data_ptr<float>(), N, M, N, panels, K, b.dx.data_ptr<float>(), K);
+    kernels::linear_backward_input_quant(b.dy.data_ptr<float>(), N, M, N, panels, K, b.dx.data_ptr<float>(), K);
   else
-    kernels::linear_forward_4bit(b.x.data_ptr<float>(), K, M, K, panels, N, nullptr, b.y.data_ptr<float>(), N);
+    kernels::linear_forward_quant(b.x.data_ptr<float>(), K, M, K, panels, N, nullptr, b.y.data_ptr<float>(), N);
 }
 
 void rival(const std::string& what, Buffers& b) {

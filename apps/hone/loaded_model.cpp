@@ -59,6 +59,7 @@ train::RowDataOptions row_options(const config::RunConfig& config, const OpenedM
 }
 
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& o) {
+  if (o.weights == config::Weights::int8) return model::Quantisation{.type = kernels::QuantType::int8};
   if (!o.load_in_4bit) return std::nullopt;
   if (o.bnb_4bit_quant_type == config::QuantType::gguf) return model::Quantisation{.stored = true};
   return model::Quantisation{o.bnb_4bit_quant_type == config::QuantType::nf4 ? kernels::QuantType::nf4 : kernels::QuantType::fp4,

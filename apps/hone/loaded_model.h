@@ -28,7 +28,7 @@ OpenedModel open_checked_model(const config::ModelOptions& options, model::Head 
 train::RowDataOptions row_options(const config::RunConfig& config, const OpenedModel& opened, const std::vector<std::string>& files,
                                   const std::filesystem::path& bad_rows = {});
 
-/// The storage of the base's linears that --load_in_4bit asks for.
+/// The storage of the base's linears that --load_in_4bit or --weights asks for.
 std::optional<model::Quantisation> quantisation_of(const config::PeftOptions& options);
 /// As hone_adapter.json names it: "", "nf4", "nf4+nested", "fp4", "fp4+nested". The blocks of a GGUF file have the values of float32: "".
 std::string quantisation_name(const config::PeftOptions& options);

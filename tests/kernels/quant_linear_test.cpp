@@ -1,4 +1,4 @@
-// 4-bit weights in panels: packing, and products that have the bits of the products with their dequantised panels.
+// Quantised weights in panels: packing, and products that have the bits of the products with their dequantised panels.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -14,14 +14,17 @@ namespace {
 
 using Floats = std::vector<float>;
 using Bytes = std::vector<uint8_t>;
-constexpr QuantType kTypes[] = {QuantType::nf4, QuantType::fp4, QuantType::q4_0, QuantType::q4_1};
+constexpr QuantType kTypes[] = {QuantType::nf4, QuantType::fp4, QuantType::q4_0, QuantType::q4_1, QuantType::int8};
 
 struct Quantised {  // one tensor (rows, K), flattened
-  Quantised(const Floats& w, QuantType type) : codes((w.size() + 1) / 2), values(w.size()) {
+  Quantised(const Floats& w, QuantType type) : codes(type == QuantType::int8 ? w.size() : (w.size() + 1) / 2), values(w.size()) {
     const auto count = static_cast<int64_t>(w.size());
     absmax.resize((count + quant_block(type) - 1) / quant_block(type));
     if (is_gguf(type)) {
       take_as_blocks(w, type);
+    } else if (type == QuantType::int8) {
+      quantize_int8(w.data(), count, codes.data(), absmax.data());
+      for (size_t i = 0; i < w.size(); i++) values[i] = static_cast<float>(static_cast<int8_t>(codes[i])) * absmax[i / 64];
     } else {
       quantize_4bit(w.data(), count, type, codes.data(), absmax.data());
       dequantize_4bit(codes.data(), absmax.data(), count, type, values.data());
@@ -43,9 +46,9 @@ struct Quantised {  // one tensor (rows, K), flattened
   Floats absmax, minimums, values;
 };
 
-struct Weight {  // 4-bit panels of (N, K), zero past N, and 64-byte aligned
+struct Weight {  // quantised panels of (N, K), zero past N, and 64-byte aligned
   Weight(int64_t N, int64_t K, QuantType type)
-      : codes((quant_code_bytes(N, K) + 3) / 4),
+      : codes((quant_code_bytes(N, K, type) + 3) / 4),
         scales(quant_scale_floats(N, K, type)),
         minimums(quant_scale_floats(N, K, type)),
         panels{reinterpret_cast<uint8_t*>(codes.data), scales.data, type, has_minimums(type) ? minimums.data : nullptr} {}
@@ -78,10 +81,12 @@ TEST(QuantPanels, HoldWhatTheLayoutSays) {
           const int64_t g = std::gcd(K, is_gguf(type) ? int64_t{32} : int64_t{64});
           for (int64_t n = 0; n < panel_count(N) * kPanel; n++)
             for (int64_t k = 0; k < K; k++) {
-              const uint8_t byte = twins.weight.panels.codes[(n / 32 * K + k) * 16 + n % 16];
+              const bool bytes = type == QuantType::int8;
+              const uint8_t byte = twins.weight.panels.codes[bytes ? (n / 32 * K + k) * 32 + n % 32 : (n / 32 * K + k) * 16 + n % 16];
               const int code = n % 32 < 16 ? byte & 15 : byte >> 4;
               const int64_t block = (n / 32 * (K / g) + k / g) * 32 + n % 32;
-              const float scaled = quant_map(type)[code] * twins.weight.panels.scales[block];
+              const float unscaled = bytes ? static_cast<float>(static_cast<int8_t>(byte)) : quant_map(type)[code];
+              const float scaled = unscaled * twins.weight.panels.scales[block];
               const float value = has_minimums(type) ? scaled + twins.weight.panels.minimums[block] : scaled;
               ASSERT_EQ(value, n < N ? twins.quantised.values[n * K + k] : 0.0f) << "N " << N << " K " << K << " at " << n << ", " << k;
             }
@@ -139,7 +144,7 @@ TEST(QuantLinear, ForwardHasTheBitsOfTheDenseProduct) {
               const float* b = M % 2 == 1 ? bias.data() : nullptr;
               Floats want = before, got = before;
               linear_forward(x.data(), K + 3, M, K, twins.dense.data, N, b, want.data(), N + 5, go_on);
-              linear_forward_4bit(x.data(), K + 3, M, K, twins.weight.panels, N, b, got.data(), N + 5, go_on);
+              linear_forward_quant(x.data(), K + 3, M, K, twins.weight.panels, N, b, got.data(), N + 5, go_on);
               ASSERT_TRUE(same_bits(got.data(), want.data(), 300 * (N + 5)))
                   << isa_name(isa) << " M " << M << " N " << N << " K " << K << " threads " << count << " go on " << go_on;
             }
@@ -160,7 +165,7 @@ TEST(QuantLinear, BackwardInputHasTheBitsOfTheDenseProduct) {
               const Threads threads(count);
               Floats want = before, got = before;
               linear_backward_input(dy.data(), N + 5, M, N, twins.dense.data, K, want.data(), K + 3, go_on);
-              linear_backward_input_4bit(dy.data(), N + 5, M, N, twins.weight.panels, K, got.data(), K + 3, go_on);
+              linear_backward_input_quant(dy.data(), N + 5, M, N, twins.weight.panels, K, got.data(), K + 3, go_on);
               ASSERT_TRUE(same_bits(got.data(), want.data(), 300 * (K + 3)))
                   << isa_name(isa) << " M " << M << " N " << N << " K " << K << " threads " << count << " go on " << go_on;
             }
@@ -185,7 +190,7 @@ TEST(QuantLinear, DenormalsAreThoseOfTheDenseProduct) {
         for (float& value : x) value *= 1e20f;
         Floats want(M * N), got(M * N);
         linear_forward(x.data(), K, M, K, dense.data, N, nullptr, want.data(), N);
-        linear_forward_4bit(x.data(), K, M, K, weight.panels, N, nullptr, got.data(), N);
+        linear_forward_quant(x.data(), K, M, K, weight.panels, N, nullptr, got.data(), N);
         ASSERT_TRUE(same_bits(got.data(), want.data(), M * N)) << isa_name(isa) << " " << scale;
       }
 }
@@ -194,9 +199,9 @@ TEST(QuantLinear, NoRowsAndNoInputs) {
   const Weight weight(3, 64, QuantType::nf4);
   Floats y{7, 7, 7};
   const Floats bias{1, 2, 3};
-  linear_forward_4bit(nullptr, 0, 0, 64, weight.panels, 3, bias.data(), y.data(), 3);
+  linear_forward_quant(nullptr, 0, 0, 64, weight.panels, 3, bias.data(), y.data(), 3);
   EXPECT_EQ(y, (Floats{7, 7, 7}));
-  linear_backward_input_4bit(nullptr, 3, 0, 3, weight.panels, 64, y.data(), 64);
+  linear_backward_input_quant(nullptr, 3, 0, 3, weight.panels, 64, y.data(), 64);
   EXPECT_EQ(y, (Floats{7, 7, 7}));
 }
 
@@ -224,8 +229,8 @@ TEST(QuantLinear, AgreesWithBitsandbytes) {
     unpack_quant_panels(weight.panels, 0, N, K, w.data());
     // The offsets may differ by a rounding of the mean; it moves the absmax and the value by a rounding each.
     for (int64_t i = 0; i < N * K; i++) ASSERT_LE(std::fabs(w[i] - wq[i]), 0x3p-23f * std::fabs(wq[i])) << i;
-    linear_forward_4bit(x.data(), K, M, K, weight.panels, N, nullptr, y.data(), N);
-    linear_backward_input_4bit(dy.data(), N, M, N, weight.panels, K, dx.data(), K);
+    linear_forward_quant(x.data(), K, M, K, weight.panels, N, nullptr, y.data(), N);
+    linear_backward_input_quant(dy.data(), N, M, N, weight.panels, K, dx.data(), K);
     for (int64_t m = 0; m < M; m++) {
       for (int64_t n = 0; n < N; n++) {
         double magnitude = 0;

@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 // between (docs/log.md has what that gave). Waiting for a row of input, they sleep.
 constexpr auto spin_time = std::chrono::milliseconds(2);
 constexpr int most_threads = 1024;
-constexpr int64_t chunks_per_thread = 8;  // enough to even out unequal work, few enough that the counter costs nothing
+constexpr int64_t shares = 3;  // a chunk is this part of a thread's share of what is left: long runs first, and the threads end together
 
 thread_local bool inside_parallel_for = false;
 
@@ -64,17 +64,20 @@ int usable_processors() {
 /// The work of one parallel_for. Lives on in the pool; written only while the gate is shut and nobody is inside.
 struct Job {
   const Body* body = nullptr;
-  int64_t count = 0, chunk = 1;
+  int64_t count = 0, grain = 1, threads = 1;
   std::atomic<int64_t> next{0};
   std::atomic<bool> failed{false};
   std::exception_ptr error;
 
   void run_chunks() {
     for (;;) {
-      const int64_t begin = next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= count) return;
+      int64_t begin = next.load(std::memory_order_relaxed), end;
+      do {
+        if (begin >= count) return;
+        end = std::min(count, begin + grain * std::max<int64_t>(1, (count - begin) / (grain * threads * shares)));
+      } while (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
       try {
-        (*body)(begin, std::min(begin + chunk, count));
+        (*body)(begin, end);
       } catch (...) {
         if (!failed.exchange(true)) error = std::current_exception();
         next.store(count, std::memory_order_relaxed);
@@ -100,12 +103,13 @@ class Pool {
   }
 
   /// False when another thread uses the pool.
-  bool run(int64_t count, int64_t chunk, const Body& body) {
+  bool run(int64_t count, int64_t grain, const Body& body) {
     std::unique_lock user(user_mutex_, std::try_to_lock);
     if (!user.owns_lock()) return false;
     job_.body = &body;
     job_.count = count;
-    job_.chunk = chunk;
+    job_.grain = grain;
+    job_.threads = size();
     job_.next.store(0, std::memory_order_relaxed);
     job_.failed.store(false, std::memory_order_relaxed);
     const uint64_t generation = (gate_.load() >> 16) + 1;
@@ -229,10 +233,8 @@ void parallel_for(int64_t count, int64_t grain, const Body& body) {
   if (count == 0) return;
   const ScopedFlushDenormals flush;
   if (inside_parallel_for || count <= grain || threads() == 1) return body(0, count);
-  const int64_t pieces = threads() * chunks_per_thread;
-  const int64_t grains_per_chunk = std::max<int64_t>(1, count / pieces / grain);
   const ScopedInside inside;
-  if (!pool().run(count, grain * grains_per_chunk, body)) body(0, count);
+  if (!pool().run(count, grain, body)) body(0, count);
 }
 
 }  // namespace hone

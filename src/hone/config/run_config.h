@@ -19,6 +19,7 @@ enum class OnGuard { stop, warn };
 enum class Format { text, json, jsonl };
 enum class InitLora { standard, gaussian, pissa };  // as adapters::InitLora
 enum class QuantType { nf4, fp4, gguf };            // gguf: the blocks that the file holds
+enum class Weights { float32, int8 };
 enum class GgufForm { automatic, f16, bf16, q8_0, f32 };
 enum class BestMetric { eval_loss, eval_mean_token_accuracy, eval_rewards_accuracies, eval_accuracy, eval_reward, eval_pass_at_1 };
 
@@ -78,7 +79,8 @@ struct PeftOptions {
   double loraplus_lr_ratio = 0;  // B's learning rate over A's; 0 and 1: the same
   bool load_in_4bit = false;
   QuantType bnb_4bit_quant_type = QuantType::nf4;
-  bool use_bnb_nested_quant = true;  // ours: TRL false
+  bool use_bnb_nested_quant = true;    // ours: TRL false
+  Weights weights = Weights::float32;  // of the blocks' linears where nothing is trained
 };
 
 struct LoopOptions {

@@ -166,6 +166,10 @@ Rows adapter_rows() {
           .told_as("as the adapter was trained")
           .in(merge)
           .shown(),
+      choice("weights", &C::weights, "the model's linear weights in float32, or in int8: faster and smaller, not what was trained")
+          .one_of({"float32", "int8"})
+          .in(sample | chat | eval)
+          .shown(),
       choice("bnb_4bit_quant_type", &C::bnb_4bit_quant_type,
              "the 16 values of 4 bits; gguf: the 4-bit blocks of a GGUF file (Q4_0, Q4_1) as they are, which changes no value")
           .one_of({"nf4", "fp4", "gguf"})

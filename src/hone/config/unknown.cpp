@@ -26,6 +26,7 @@ const std::vector<Advice>& refused() {
       {{"truncation_mode"}, "give --overlong drop|cut|error (cut keeps the start)"},
       {{"bf16", "fp16", "tf32", "torch_dtype", "precision"}, "give --dtype auto|float32"},
       {{"load_in_8bit", "quantization_bit", "quantization", "bits", "qlora"}, "give --load_in_4bit: the frozen base in 4 bits"},
+      {{"weights"}, "int8 weights are for hone sample, chat and eval: what is trained samples with its own values; leave it out"},
       {{"bnb_4bit_compute_dtype"}, "products are computed in --dtype; leave it out"},
       {{"bnb_4bit_quant_storage"}, "codes are stored as bytes; leave it out"},
       {{"lora", "finetuning_type", "peft_type", "peft_config", "peft", "tuner_type"}, "give --use_peft"},
@@ -73,8 +74,8 @@ const std::vector<Advice>& refused() {
 /// Known names that no command of this version has; cli.md's, as TRL and PEFT spell them.
 const std::vector<std::string>& later_names() {
   static const std::vector<std::string> names = {
-      "lora_target_parameters", "report_to",           "tensorboard", "reward_model",     "weights",
-      "gradient_shards",        "neftune_noise_alpha", "eos_token",   "dataset_num_proc", "activation_offloading",
+      "lora_target_parameters", "report_to", "tensorboard",      "reward_model",          "gradient_shards",
+      "neftune_noise_alpha",    "eos_token", "dataset_num_proc", "activation_offloading",
   };
   return names;
 }

@@ -67,6 +67,9 @@ void check_adapter(const Arguments& arguments) {
   if (config.bnb_4bit_quant_type == QuantType::gguf && arguments.given.count("use_bnb_nested_quant")) {
     fail("--use_bnb_nested_quant changes nothing with --bnb_4bit_quant_type gguf: the file's blocks stay as they are; leave one out");
   }
+  if (config.weights == Weights::int8 && config.load_in_4bit) {
+    fail("--weights int8 and --load_in_4bit exclude each other: they are two ways to hold the same weights; leave one out");
+  }
   if (config.init_lora_weights == InitLora::pissa && config.load_in_4bit) {
     fail("--init_lora_weights pissa takes the principal part out of the base's weights, which --load_in_4bit cannot keep; leave one out");
   }

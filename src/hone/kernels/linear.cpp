@@ -38,16 +38,16 @@ void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, 
   kernel(dy, lddy, M, N, panels, K, dx, lddx, go_on, sides);
 }
 
-void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
-                         int64_t ldy, bool go_on, SideProducts sides) {
-  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_forward_4bit : avx2::linear_forward_4bit;
+void linear_forward_quant(const float* x, int64_t ldx, int64_t M, int64_t K, const QuantPanels& panels, int64_t N, const float* bias, float* y,
+                          int64_t ldy, bool go_on, SideProducts sides) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_forward_quant : avx2::linear_forward_quant;
   kernel(x, ldx, M, K, panels.codes, panels.scales, panels.minimums, quant_map(panels.type), quant_run(K, panels.type), N, bias, y, ldy, go_on,
          sides);
 }
 
-void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
-                                bool go_on, SideProducts sides) {
-  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input_4bit : avx2::linear_backward_input_4bit;
+void linear_backward_input_quant(const float* dy, int64_t lddy, int64_t M, int64_t N, const QuantPanels& panels, int64_t K, float* dx, int64_t lddx,
+                                 bool go_on, SideProducts sides) {
+  const auto kernel = active_isa() == Isa::avx512 ? avx512::linear_backward_input_quant : avx2::linear_backward_input_quant;
   kernel(dy, lddy, M, N, panels.codes, panels.scales, panels.minimums, quant_map(panels.type), quant_run(K, panels.type), K, dx, lddx, go_on, sides);
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "hone/base/threads.h"
 #include "hone/kernels/dynamic_codes.h"
 #include "hone/kernels/quant_tables.h"
 
@@ -107,6 +108,7 @@ float exact_mean(const float* x, int64_t count) {
 
 const float* quant_map(QuantType type) {
   alignas(64) static const std::array<float, 16> q4_0 = std::to_array(kQ40), q4_1 = std::to_array(kQ41);
+  if (type == QuantType::int8) return nullptr;
   return type == QuantType::q4_0 ? q4_0.data() : type == QuantType::q4_1 ? q4_1.data() : quant_tables(type).map;
 }
 
@@ -121,6 +123,24 @@ void quantize_4bit(const float* x, int64_t count, QuantType type, uint8_t* codes
 
 void dequantize_4bit(const uint8_t* codes, const float* absmax, int64_t count, QuantType type, float* x) {
   HONE_CHOOSE(dequantize_4bit)(codes, absmax, count, quant_map(type), x);
+}
+
+void quantize_int8(const float* x, int64_t count, uint8_t* codes, float* scales) {
+  constexpr float kMost = 127.0f, kSmallest = 1e-30f;  // below, 127 / largest could be infinite
+  constexpr float kRound = 12582912.0f;                // 1.5 * 2^23: what is added to it is rounded to an integer, to nearest even
+  const int64_t blocks = (count + kQuantBlock - 1) / kQuantBlock;
+  parallel_for(blocks, 256, [=](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; b++) {
+      const int64_t first = b * kQuantBlock, last = std::min(count, first + kQuantBlock);
+      float largest = 0;
+      for (int64_t i = first; i < last; i++) largest = std::max(largest, std::fabs(x[i]));
+      const bool zero = largest < kSmallest;
+      const float inverse = zero ? 0.0f : kMost / largest;
+      scales[b] = zero ? 0.0f : largest / kMost;
+      for (int64_t i = first; i < last; i++)
+        codes[i] = static_cast<uint8_t>(static_cast<int8_t>(std::clamp((x[i] * inverse + kRound) - kRound, -kMost, kMost)));
+    }
+  });
 }
 
 void quantize_nested(const float* absmax, int64_t count, uint8_t* codes, float* nested_absmax, float* offset) {
@@ -143,7 +163,10 @@ void dequantize_nested(const uint8_t* codes, const float* nested_absmax, float o
 void pack_quant_panels(const uint8_t* codes, const float* absmax, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes,
                        float* panel_scales, QuantType type) {
   if (K == 0) return;
-  HONE_CHOOSE(pack_quant_codes)(codes, row_begin, rows, K, panel_codes);
+  if (type == QuantType::int8)
+    HONE_CHOOSE(pack_byte_codes)(codes, row_begin, rows, K, panel_codes);
+  else
+    HONE_CHOOSE(pack_quant_codes)(codes, row_begin, rows, K, panel_codes);
   HONE_CHOOSE(pack_quant_scales)(absmax, quant_block(type), row_begin, rows, K, quant_run(K, type), panel_scales);
 }
 

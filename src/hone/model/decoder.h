@@ -48,7 +48,8 @@ struct Model {
   std::vector<ops::Parameter*> parameters();
 };
 
-/// 4-bit storage of the blocks' linears (QLoRA, arXiv:2305.14314); the head and the embedding stay float32, as transformers keeps them.
+/// Storage of the blocks' linears in 4 bits (QLoRA, arXiv:2305.14314) or in int8 (inference only); the head and the embedding stay float32, as
+/// transformers keeps them.
 struct Quantisation {
   kernels::QuantType type = kernels::QuantType::nf4;
   bool nested = true;   // the absmax values are those that double quantisation gives back

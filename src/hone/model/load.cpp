@@ -99,8 +99,13 @@ struct Loader {
     buffer.resize(count);
     source.load(part.name, buffer.data());
     check_finite(part.name, 0, cols);
-    std::vector<uint8_t> codes((count + 1) / 2);
     std::vector<float> absmax(blocks);
+    if (quantisation->type == kernels::QuantType::int8) {
+      std::vector<uint8_t> codes(count);
+      kernels::quantize_int8(buffer.data(), count, codes.data(), absmax.data());
+      return ops::set_quantised_part(p, part, codes.data(), absmax.data());
+    }
+    std::vector<uint8_t> codes((count + 1) / 2);
     kernels::quantize_4bit(buffer.data(), count, quantisation->type, codes.data(), absmax.data());
     if (quantisation->nested) {
       std::vector<uint8_t> nested(blocks);

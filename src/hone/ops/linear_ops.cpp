@@ -30,14 +30,14 @@ kernels::SideProducts view(const Sides& sides) { return {sides.data(), static_ca
 void product(const Tensor& x, const Parameter& w, const Parameter* bias, const Sides& sides, Tensor& y) {
   const float* b = bias ? data(bias->value) : nullptr;
   if (w.is_quantised())
-    kernels::linear_forward_4bit(data(x), w.cols, x.size(0), w.cols, quant_panels(w), w.rows, b, out(y), w.rows, false, view(sides));
+    kernels::linear_forward_quant(data(x), w.cols, x.size(0), w.cols, quant_panels(w), w.rows, b, out(y), w.rows, false, view(sides));
   else
     kernels::linear_forward(data(x), w.cols, x.size(0), w.cols, data(w.value), w.rows, b, out(y), w.rows, false, view(sides));
 }
 
 void product_backward(const Tensor& dy, const Parameter& w, const Sides& sides, Tensor& dx) {
   if (w.is_quantised())
-    kernels::linear_backward_input_4bit(data(dy), w.rows, dy.size(0), w.rows, quant_panels(w), w.cols, out(dx), w.cols, false, view(sides));
+    kernels::linear_backward_input_quant(data(dy), w.rows, dy.size(0), w.rows, quant_panels(w), w.cols, out(dx), w.cols, false, view(sides));
   else
     kernels::linear_backward_input(data(dy), w.rows, dy.size(0), w.rows, data(w.value), w.cols, out(dx), w.cols, false, view(sides));
 }

@@ -38,12 +38,13 @@ at::Tensor dequantised(const Parameter& p, int64_t row_begin, int64_t rows) {
                                  w.mutable_data_ptr<float>());
     return w;
   }
-  at::Tensor map = at::from_blob(const_cast<float*>(kernels::quant_map(p.quant)), {16}, at::kFloat).to(p.codes.device());
-  at::Tensor codes = p.codes.slice(0, row_begin, row_begin + rows).to(at::kInt);
+  const at::Tensor codes = p.codes.slice(0, row_begin, row_begin + rows);
   const auto per_weight = [&](const at::Tensor& blocks) {
     return blocks.slice(0, row_begin, row_begin + rows).repeat_interleave(kernels::quant_run(p.cols, p.quant), 1);
   };
-  const at::Tensor scaled = map.index({codes}) * per_weight(p.scales);
+  if (p.quant == kernels::QuantType::int8) return codes.view(at::kChar).to(at::kFloat) * per_weight(p.scales);
+  const at::Tensor map = at::from_blob(const_cast<float*>(kernels::quant_map(p.quant)), {16}, at::kFloat).to(p.codes.device());
+  const at::Tensor scaled = map.index({codes.to(at::kInt)}) * per_weight(p.scales);
   return p.minimums.defined() ? scaled + per_weight(p.minimums) : scaled;
 }
 
@@ -85,7 +86,7 @@ Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernel
   const auto bytes = options.dtype(at::kByte), floats = options.dtype(at::kFloat);
   const int64_t runs = cols / kernels::quant_run(cols, type);
   if (backend == Backend::kernels) {
-    p.codes = at::zeros({kernels::panel_count(p.rows), cols, kernels::kPanel / 2}, bytes);
+    p.codes = at::zeros({kernels::panel_count(p.rows), cols, kernels::quant_step_bytes(type)}, bytes);
     p.scales = at::zeros({kernels::panel_count(p.rows), runs, kernels::kPanel}, floats);
   } else {
     p.codes = at::zeros({p.rows, cols}, bytes);
@@ -108,7 +109,7 @@ at::Tensor values_of_runs(const Parameter& p, const Part& part, const float* blo
 }  // namespace
 
 void set_quantised_part(Parameter& p, const Part& part, const uint8_t* codes, const float* absmax, const float* minimums) {
-  check(p.is_quantised(), "{} is not a 4-bit parameter", p.name());
+  check(p.is_quantised(), "{} is not a quantised parameter", p.name());
   check((minimums != nullptr) == kernels::has_minimums(p.quant), "{}: minimums do not go with its type", p.name());
   if (p.backend == Backend::kernels) {
     kernels::pack_quant_panels(codes, absmax, part.row_begin, part.rows, p.cols, p.codes.mutable_data_ptr<uint8_t>(),
@@ -118,7 +119,9 @@ void set_quantised_part(Parameter& p, const Part& part, const uint8_t* codes, co
   }
   at::Tensor rows = at::empty({part.rows, p.cols}, at::kByte);
   for (int64_t i = 0; i < part.rows * p.cols; ++i)
-    rows.mutable_data_ptr<uint8_t>()[i] = i % 2 == 0 ? static_cast<uint8_t>(codes[i / 2] >> 4) : static_cast<uint8_t>(codes[i / 2] & 15);
+    rows.mutable_data_ptr<uint8_t>()[i] = p.quant == kernels::QuantType::int8 ? codes[i]
+                                          : i % 2 == 0                        ? static_cast<uint8_t>(codes[i / 2] >> 4)
+                                                                              : static_cast<uint8_t>(codes[i / 2] & 15);
   p.codes.slice(0, part.row_begin, part.row_begin + part.rows).copy_(rows);
   p.scales.slice(0, part.row_begin, part.row_begin + part.rows).copy_(values_of_runs(p, part, absmax));
   if (minimums) p.minimums.slice(0, part.row_begin, part.row_begin + part.rows).copy_(values_of_runs(p, part, minimums));

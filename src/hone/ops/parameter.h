@@ -31,7 +31,7 @@ struct Parameter {
   double learning_rate_scale = 1.0;                        // LoRA+ (arXiv:2402.12354): the optimizer multiplies its rate by it
   std::vector<std::pair<at::Tensor, at::Tensor>> lookups;  // (ids, gradient rows) of this step's embedding lookups, in data order
 
-  /// A 4-bit matrix has these instead of a value (frozen). kernels: panels as in kernels/quant.h; reference: codes (N, K) uint8, one a byte,
+  /// A 4-bit or int8 matrix has these instead of a value (frozen). kernels: panels as in kernels/quant.h; reference: codes (N, K) uint8, one a byte,
   /// and scales (N, K / quant_run(K)). minimums: as scales, where the type has them.
   at::Tensor codes, scales, minimums;
   kernels::QuantType quant = kernels::QuantType::nf4;
@@ -48,9 +48,10 @@ int64_t value_bytes(const Parameter& parameter);
 
 /// An uninitialised (kernels: zeroed) float32 parameter on the device of `options`.
 Parameter make_parameter(std::vector<Part> parts, int64_t cols, Backend backend, const at::TensorOptions& options);
-/// A frozen 4-bit matrix, zeroed; set_quantised_part fills it.
+/// A frozen quantised matrix, zeroed; set_quantised_part fills it.
 Parameter make_quantised_parameter(std::vector<Part> parts, int64_t cols, kernels::QuantType type, Backend backend, const at::TensorOptions& options);
-/// Places one whole quantised tensor, flattened codes and absmax as kernels::quantize_4bit makes them; minimums where the type has them.
+/// Places one whole quantised tensor, flattened codes and absmax as kernels::quantize_4bit or quantize_int8 makes them; minimums where the type has
+/// them.
 void set_quantised_part(Parameter& parameter, const Part& part, const uint8_t* codes, const float* absmax, const float* minimums = nullptr);
 /// Copies one part in from, or out to, row-major float32 memory of part.rows * max(cols, 1) floats.
 void set_part(Parameter& parameter, const Part& part, const float* data);

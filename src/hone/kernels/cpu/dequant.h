@@ -1,5 +1,5 @@
 #pragma once
-// Sixteen values looked up by the low four bits of each lane, and what else 4-bit codes need beyond simd.h.
+// Sixteen values looked up by the low four bits of each lane, and what else quantised weights need beyond simd.h.
 #include "hone/kernels/cpu/gemm.h"
 
 namespace hone::kernels::HONE_ISA_NAMESPACE {
@@ -22,6 +22,7 @@ HONE_INLINE I descend(I index, Mask stay) {
 HONE_INLINE I truncate(V a) { return {_mm512_cvttps_epi32(a.v)}; }
 HONE_INLINE I larger_int(I a, I b) { return {_mm512_max_epi32(a.v, b.v)}; }
 HONE_INLINE I load_bytes(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+HONE_INLINE I load_signed_bytes(const uint8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 
 #else
 
@@ -47,6 +48,10 @@ HONE_INLINE I load_bytes(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
           _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
 }
+HONE_INLINE I load_signed_bytes(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
+}
 
 #endif
 
@@ -55,24 +60,51 @@ struct QuantWeight {
   const uint8_t* codes = nullptr;  // null: the weight is dense
   const float* scales = nullptr;
   const float* minimums = nullptr;  // null: none is added
-  const float* map = nullptr;       // 16 values
+  const float* map = nullptr;       // 16 values; null: the codes are signed bytes
   int64_t run = 1;
 };
-constexpr int64_t kStepBytes = kPanelWidth / 2;
+constexpr int64_t kStepBytes = kPanelWidth / 2;  // of 4-bit codes
 
-template <bool kMinimums>
+enum class Codes { nibbles, nibbles_minimums, bytes };
+HONE_INLINE Codes codes_of(const QuantWeight& w) { return !w.map ? Codes::bytes : w.minimums ? Codes::nibbles_minimums : Codes::nibbles; }
+constexpr int64_t step_bytes(Codes kind) { return kind == Codes::bytes ? kPanelWidth : kStepBytes; }
+
+/// The 32 values of one step before their scales.
+struct Step {
+  V low, high;
+};
+template <Codes kKind>
+HONE_INLINE Step load_step(Table16 table, const uint8_t* codes) {
+  if constexpr (kKind == Codes::bytes) {
+    return {to_float(load_signed_bytes(codes)), to_float(load_signed_bytes(codes + kLanes))};
+  } else {
+    const I code = load_bytes(codes);
+    return {look_up(table, code), look_up(table, shift_right<4>(code))};
+  }
+}
+template <Codes kKind>
+HONE_INLINE Table16 load_table_of(const QuantWeight& w) {
+  if constexpr (kKind == Codes::bytes)
+    return Table16();
+  else
+    return load_table(w.map);
+}
+
+template <Codes kKind>
 static void dequantize_steps_of(const QuantWeight& w, int64_t K, int64_t panel, int64_t k0, int64_t depth, float* out) {
-  const Table16 table = load_table(w.map);
-  const uint8_t* codes = w.codes + panel * K * kStepBytes;
+  constexpr bool kMinimums = kKind == Codes::nibbles_minimums;
+  constexpr int64_t kBytes = step_bytes(kKind);
+  const Table16 table = load_table_of<kKind>(w);
+  const uint8_t* codes = w.codes + panel * K * kBytes;
   for (int64_t k = k0; k < k0 + depth;) {
     const int64_t end = smaller(k0 + depth, (k / w.run + 1) * w.run);
     const int64_t at = (panel * (K / w.run) + k / w.run) * kPanelWidth;
     const V low = load(w.scales + at), high = load(w.scales + at + kLanes);
     const V low_minimum = kMinimums ? load(w.minimums + at) : zero(), high_minimum = kMinimums ? load(w.minimums + at + kLanes) : zero();
     for (; k < end; k++, out += kPanelWidth) {
-      __builtin_prefetch(codes + k * kStepBytes + 1024);
-      const I code = load_bytes(codes + k * kStepBytes);
-      const V first = mul(look_up(table, code), low), second = mul(look_up(table, shift_right<4>(code)), high);
+      __builtin_prefetch(codes + k * kBytes + 1024);
+      const Step step = load_step<kKind>(table, codes + k * kBytes);
+      const V first = mul(step.low, low), second = mul(step.high, high);
       store(out, kMinimums ? add(first, low_minimum) : first);
       store(out + kLanes, kMinimums ? add(second, high_minimum) : second);
     }
@@ -81,7 +113,14 @@ static void dequantize_steps_of(const QuantWeight& w, int64_t K, int64_t panel, 
 
 /// Steps k0 .. k0 + depth of a panel as floats, 32 a step.
 [[maybe_unused]] static void dequantize_steps(const QuantWeight& w, int64_t K, int64_t panel, int64_t k0, int64_t depth, float* out) {
-  w.minimums ? dequantize_steps_of<true>(w, K, panel, k0, depth, out) : dequantize_steps_of<false>(w, K, panel, k0, depth, out);
+  switch (codes_of(w)) {
+    case Codes::nibbles:
+      return dequantize_steps_of<Codes::nibbles>(w, K, panel, k0, depth, out);
+    case Codes::nibbles_minimums:
+      return dequantize_steps_of<Codes::nibbles_minimums>(w, K, panel, k0, depth, out);
+    case Codes::bytes:
+      return dequantize_steps_of<Codes::bytes>(w, K, panel, k0, depth, out);
+  }
 }
 
 /// Denormals count for the life of the object, as they do in bitsandbytes (the pool's bodies run with them flushed to 0).

@@ -1,5 +1,5 @@
 #pragma once
-// y = x W^T + b for the few rows of decoding with a 4-bit weight: the codes are read once and become values in registers. Chains and their
+// y = x W^T + b for the few rows of decoding with a quantised weight: the codes are read once and become values in registers. Chains and their
 // bits are those of gemm.h; there is nothing to keep in a cache, so a chain runs over all of K at once.
 #include "hone/kernels/cpu/dequant.h"
 #include "hone/kernels/cpu/parallel.h"
@@ -27,8 +27,10 @@ struct FewRows {
 };
 
 /// kRows rows by kPanels panels from `panel` on. Several panels side by side keep enough chains in flight where rows are few.
-template <int kRows, int kPanels, bool kMinimums>
+template <int kRows, int kPanels, Codes kKind>
 static void few_rows(const FewRows& p, int64_t panel) {
+  constexpr bool kMinimums = kKind == Codes::nibbles_minimums;
+  constexpr int64_t kBytes = step_bytes(kKind);
   const auto columns_at = [&](int j) { return larger(0, smaller(kLanes, p.N - panel * kPanelWidth - j * kLanes)); };
   float* y = p.y + panel * kPanelWidth;
   V acc[kRows][2 * kPanels];
@@ -36,8 +38,8 @@ static void few_rows(const FewRows& p, int64_t panel) {
   for (int i = 0; i < kRows; i++)
 #pragma GCC unroll 16
     for (int j = 0; j < 2 * kPanels; j++) acc[i][j] = p.go_on ? load_n(y + i * p.ldy + j * kLanes, columns_at(j)) : zero();
-  const Table16 table = load_table(p.w.map);
-  const uint8_t* codes = p.w.codes + panel * p.K * kStepBytes;
+  const Table16 table = load_table_of<kKind>(p.w);
+  const uint8_t* codes = p.w.codes + panel * p.K * kBytes;
   const int64_t runs = p.K / p.w.run, next_panel = runs * kPanelWidth;
   const float* scales = p.w.scales + panel * next_panel;
   const float* minimums = kMinimums ? p.w.minimums + panel * next_panel : nullptr;
@@ -50,13 +52,13 @@ static void few_rows(const FewRows& p, int64_t panel) {
       scale[j] = load(scales + at);
       if constexpr (kMinimums) minimum[j] = load(minimums + at);
     }
-    for (int64_t k = 0; k < p.w.run; k++, x++, codes += kStepBytes) {
+    for (int64_t k = 0; k < p.w.run; k++, x++, codes += kBytes) {
 #pragma GCC unroll 16
       for (int q = 0; q < kPanels; q++) {
-        __builtin_prefetch(codes + q * p.K * kStepBytes + kCodesAhead);
-        const I code = load_bytes(codes + q * p.K * kStepBytes);
-        V low = mul(look_up(table, code), scale[2 * q]);
-        V high = mul(look_up(table, shift_right<4>(code)), scale[2 * q + 1]);
+        __builtin_prefetch(codes + q * p.K * kBytes + kCodesAhead);
+        const Step step = load_step<kKind>(table, codes + q * p.K * kBytes);
+        V low = mul(step.low, scale[2 * q]);
+        V high = mul(step.high, scale[2 * q + 1]);
         if constexpr (kMinimums) low = add(low, minimum[2 * q]), high = add(high, minimum[2 * q + 1]);
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; i++) {
@@ -79,14 +81,15 @@ static void few_rows(const FewRows& p, int64_t panel) {
 /// Panels side by side for a number of rows, so that at least 8 chains are in flight.
 constexpr int panels_at_once(int64_t rows) { return kTileOfFew > 3 && rows <= 2 ? 2 : 1; }
 
-struct FewRowsKernels {
-  void (*one_panel[2])(const FewRows&, int64_t);  // without and with minimums
-  void (*at_once[2])(const FewRows&, int64_t);
+struct FewRowsKernels {  // by Codes
+  void (*one_panel[3])(const FewRows&, int64_t);
+  void (*at_once[3])(const FewRows&, int64_t);
 };
 template <int kRows>
 constexpr FewRowsKernels few_rows_kernels() {
-  return {{few_rows<kRows, 1, false>, few_rows<kRows, 1, true>},
-          {few_rows<kRows, panels_at_once(kRows), false>, few_rows<kRows, panels_at_once(kRows), true>}};
+  constexpr int kWide = panels_at_once(kRows);
+  return {{few_rows<kRows, 1, Codes::nibbles>, few_rows<kRows, 1, Codes::nibbles_minimums>, few_rows<kRows, 1, Codes::bytes>},
+          {few_rows<kRows, kWide, Codes::nibbles>, few_rows<kRows, kWide, Codes::nibbles_minimums>, few_rows<kRows, kWide, Codes::bytes>}};
 }
 /// Entry r - 1 serves r rows.
 constexpr FewRowsKernels kFewRowsKernels[] = {few_rows_kernels<1>(), few_rows_kernels<2>(), few_rows_kernels<3>(),
@@ -100,7 +103,7 @@ constexpr FewRowsKernels kFewRowsKernels[] = {few_rows_kernels<1>(), few_rows_ke
 /// M rows, 1 <= M <= kFewRows.
 static void run_few_rows(const FewRows& p, int64_t M) {
   const int64_t tiles = ceil_div(M, kTileOfFew);
-  const int minimums = p.w.minimums ? 1 : 0;
+  const int kind = static_cast<int>(codes_of(p.w));
   const int64_t panels = ceil_div(p.N, kPanelWidth), at_once = panels_at_once(M), groups = ceil_div(panels, at_once);
   parallel(groups, larger(1, groups / (4 * parallel_threads())), [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; group++)
@@ -112,9 +115,9 @@ static void run_few_rows(const FewRows& p, int64_t M) {
         const FewRowsKernels& kernels = kFewRowsKernels[rows.end - rows.begin - 1];
         const int64_t first = group * at_once, last = smaller(panels, first + at_once);
         if (last - first == at_once)
-          kernels.at_once[minimums](part, first);
+          kernels.at_once[kind](part, first);
         else
-          for (int64_t panel = first; panel < last; panel++) kernels.one_panel[minimums](part, panel);
+          for (int64_t panel = first; panel < last; panel++) kernels.one_panel[kind](part, panel);
       }
   });
 }

@@ -1,5 +1,6 @@
 // y = x W^T + b over panels; dX is the same product over the transposed panels. 4-bit panels are dequantised slice by slice.
 #include "hone/kernels/cpu/few_rows.h"
+#include "hone/kernels/cpu/few_rows_dense.h"
 #include "hone/kernels/cpu/gemm.h"
 #include "hone/kernels/cpu/parallel.h"
 #include "hone/kernels/cpu/transpose.h"
@@ -182,7 +183,13 @@ void run_product(const Product& p, int64_t M) {
 
 void linear_forward(const float* x, int64_t ldx, int64_t M, int64_t K, const float* panels, int64_t N, const float* bias, float* y, int64_t ldy,
                     bool go_on, SideProducts sides) {
-  run_product({x, ldx, K, panels, {}, false, N, bias, y, ldy, go_on, sides}, M);
+  const Product p = {x, ldx, K, panels, {}, false, N, bias, y, ldy, go_on, sides};
+  if (M == 0 || N == 0 || M > kFewDenseRows) return run_product(p, M);
+  run_few_dense(x, ldx, {nullptr, M, K, panels, N, bias, y, ldy, go_on});
+  for (int64_t i = 0; i < sides.count; i++) {
+    const SideProduct& side = sides.data[i];
+    run_few_dense(side.x, side.ldx, {nullptr, M, side.K, side.panels, side.columns, nullptr, y + side.begin, ldy, true});
+  }
 }
 
 // dx = dy W is the forward product with the transposed weight: K columns, chains over n. The panels are transposed slice by slice in L2.
@@ -191,16 +198,17 @@ void linear_backward_input(const float* dy, int64_t lddy, int64_t M, int64_t N, 
   run_product({dy, lddy, N, panels, {}, true, K, nullptr, dx, lddx, go_on, sides}, M);
 }
 
-void linear_forward_4bit(const float* x, int64_t ldx, int64_t M, int64_t K, const uint8_t* codes, const float* scales, const float* minimums,
-                         const float* map, int64_t run, int64_t N, const float* bias, float* y, int64_t ldy, bool go_on, SideProducts sides) {
+void linear_forward_quant(const float* x, int64_t ldx, int64_t M, int64_t K, const uint8_t* codes, const float* scales, const float* minimums,
+                          const float* map, int64_t run, int64_t N, const float* bias, float* y, int64_t ldy, bool go_on, SideProducts sides) {
   const Product p = {x, ldx, K, nullptr, {codes, scales, minimums, map, run}, false, N, bias, y, ldy, go_on, sides};
   if (M == 0 || M > kFewRows) return run_product(p, M);
   run_few_rows({x, ldx, K, p.quant, N, bias, y, ldy, go_on}, M);
   for (int64_t i = 0; i < sides.count; i++) run_product(product_of(p, sides.data[i]), M);
 }
 
-void linear_backward_input_4bit(const float* dy, int64_t lddy, int64_t M, int64_t N, const uint8_t* codes, const float* scales, const float* minimums,
-                                const float* map, int64_t run, int64_t K, float* dx, int64_t lddx, bool go_on, SideProducts sides) {
+void linear_backward_input_quant(const float* dy, int64_t lddy, int64_t M, int64_t N, const uint8_t* codes, const float* scales,
+                                 const float* minimums, const float* map, int64_t run, int64_t K, float* dx, int64_t lddx, bool go_on,
+                                 SideProducts sides) {
   run_product({dy, lddy, N, nullptr, {codes, scales, minimums, map, run}, true, K, nullptr, dx, lddx, go_on, sides}, M);
 }
 

@@ -1,4 +1,4 @@
-// 4-bit weights into panels and out of them.
+// Quantised weights into panels and out of them.
 #include "hone/kernels/quant_tables.h"
 
 #include "hone/kernels/cpu/dequant.h"
@@ -37,6 +37,13 @@ void pack_quant_codes(const uint8_t* codes, int64_t row_begin, int64_t rows, int
   });
 }
 
+void pack_byte_codes(const uint8_t* codes, int64_t row_begin, int64_t rows, int64_t K, uint8_t* panel_codes) {
+  for_each_row(row_begin, rows, [&](int64_t row) {
+    uint8_t* to = panel_codes + row / kPanelWidth * K * kPanelWidth + row % kPanelWidth;
+    for (int64_t k = 0; k < K; k++) to[k * kPanelWidth] = codes[(row - row_begin) * K + k];
+  });
+}
+
 void pack_quant_scales(const float* values, int64_t block, int64_t row_begin, int64_t rows, int64_t K, int64_t run, float* panel_values) {
   for_each_row(row_begin, rows, [&](int64_t row) {
     float* to = panel_values + row / kPanelWidth * (K / run) * kPanelWidth + row % kPanelWidth;
@@ -49,11 +56,12 @@ void unpack_quant_panels(const uint8_t* codes, const float* scales, const float*
   for_each_row(row_begin, rows, [&](int64_t row) {
     const int64_t lane = row % kPanelWidth, panel = row / kPanelWidth;
     const int shift = lane < kStepBytes ? 0 : 4;
-    const uint8_t* from = codes + panel * K * kStepBytes + lane % kStepBytes;
+    const int64_t step = map ? kStepBytes : kPanelWidth;
+    const uint8_t* from = codes + panel * K * step + lane % step;
     const int64_t first = panel * (K / run) * kPanelWidth + lane;
     for (int64_t k = 0; k < K; k++) {
       const int64_t at = first + k / run * kPanelWidth;
-      const float value = map[from[k * kStepBytes] >> shift & 15] * scales[at];
+      const float value = (map ? map[from[k * step] >> shift & 15] : static_cast<float>(static_cast<int8_t>(from[k * step]))) * scales[at];
       w[(row - row_begin) * K + k] = minimums ? value + minimums[at] : value;
     }
   });
