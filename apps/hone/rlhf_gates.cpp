@@ -31,8 +31,8 @@ GateVerdict verdict(const Figure& f, std::string advice) {
   const bool interval = std::isfinite(f.low) && std::isfinite(f.high);
   std::string words = std::isfinite(f.value) ? fmt::format("{} {:.4f}", f.name, f.value) : fmt::format("{} was not measured", f.name);
   if (interval) words += fmt::format(" (95 %: {:.4f} to {:.4f})", f.low, f.high);
-  words += fmt::format("; {} {} asks for {} {}", f.threshold_name, f.threshold, f.at_most ? "at most that" : "at least that",
-                       f.at_most ? "of the value" : "of the interval's lower end");
+  words += fmt::format(fmt::runtime(f.at_most ? "; the value may be at most {} {}" : "; the interval's lower end must be at least {} {}"),
+                       f.threshold_name, f.threshold);
   Json json{{f.threshold_name, f.threshold}, {"figure", f.name}, {"value", f.value}};
   if (interval) json.update({{"low", f.low}, {"high", f.high}});
   json["counts"] = f.at_most ? "value" : "low";

@@ -7,7 +7,7 @@ namespace hone::app {
 
 struct GateVerdict {
   bool passed = true;
-  std::string words;  // "eval_loss 1.2345 (95 %: 1.2 to 1.3), at most 2 asked for"
+  std::string words;  // "eval_loss 1.2345 (95 %: 1.2000 to 1.3000); the value may be at most max_eval_loss 2"
   std::string advice;
   train::Json json;  // of summary.json; null: no threshold
 };

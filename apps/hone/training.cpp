@@ -336,9 +336,8 @@ Run open_run(const Arguments& arguments, const Technique& technique, double begi
 
 // The weights, and what follows from them; the run's figures as summary.json has them.
 TrainedRun execute(Run& run, const Technique& technique, train::TrainJob& job) {
-  const train::Machine& machine = run.machine;
-  const std::unique_ptr<model::Model> model = run.reward_model ? load_reward_weights(run.opened, machine, run.config, run.longest())
-                                                               : load_weights(*run.opened.source, machine, run.config, run.longest());
+  const std::unique_ptr<model::Model> model = run.reward_model ? load_reward_weights(run.opened, run.machine, run.config, run.longest())
+                                                               : load_weights(*run.opened.source, run.machine, run.config, run.longest());
   const std::unique_ptr<adapters::Adapter> adapter = adapter_to_train(run, *model);
   const MovingReference moving = moving_reference(run, adapter.get());
   job.reference.moving_model = moving.model.get();
@@ -356,7 +355,7 @@ TrainedRun execute(Run& run, const Technique& technique, train::TrainJob& job) {
   };
   std::shared_ptr<void> roles;
   if (technique.on_policy && technique.on_policy->roles)
-    roles = technique.on_policy->roles({run.config, run.opened, machine, *run.policy, run.longest()}, job);
+    roles = technique.on_policy->roles({run.config, run.opened, run.machine, *run.policy, run.longest()}, job);
   const train::TrainResult result = train::train(job);
   Json report;
   if (technique.report && run.evaluates() && result.exit == Exit::ok) {

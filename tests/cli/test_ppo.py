@@ -122,6 +122,14 @@ class Roles(Ppo):
         done = self.run_hone("run", *LORA, "--reward", f"model:{reward}", steps=2)
         self.assertIn("an adapter on the reward model", done.stdout)
 
+    def test_grpo_shares_its_base_with_the_reward_model_too(self):
+        reward = self.reward_model("reward", *LORA)
+        words = [str(HONE), "grpo", "--model", str(MODEL), "--data", str(self.DATA), "--output_dir", str(self.folder / "run"), *map(str, LORA),
+                 "--reward", f"model:{reward}", "--num_generations", "2", "--batch_size", "4", "--max_completion_length", "8", "--max_steps", "2"]
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("stands on the policy's base", done.stdout)
+
     def test_another_tokenizer(self):
         """A reward model is given the text, and that is said; a value model must have the policy's."""
         reward = self.reward_model("reward")
