@@ -89,6 +89,14 @@ TEST(Sections, Gates) {
   EXPECT_EQ(run.gates.max_eval_loss, 2);
   EXPECT_EQ(run.gates.min_reward_accuracy, 0.7);
   EXPECT_EQ(run.gates.max_kl, 0);
+  // A gate may stand in its stage's section, too.
+  const Arguments inside =
+      read("model: b\nsft: {data: a, eval_file: e, gate: {max_eval_loss: 2}}\nreward: {data: p}\nppo: {data: q}\ngate: {max_kl: 1}\n");
+  EXPECT_EQ(inside.gates.max_eval_loss, 2);
+  EXPECT_EQ(inside.gates.max_kl, 1);
+  EXPECT_THAT(message("sft: {data: a, gate: {max_kl: 2}}\nreward: {data: p}\nppo: {data: q}\n"), HasSubstr("is a gate of the stage ppo"));
+  EXPECT_THAT(message("sft: {data: a, gate: {max_eval_loss: 2}}\nreward: {data: p}\nppo: {data: q}\ngate: {max_eval_loss: 1}\n"),
+              HasSubstr("is given twice"));
   EXPECT_THAT(message("model: b\n" + kSections + "gate: {min_reward_accuracy: 0.7}\n"), HasSubstr("add eval_file to the section reward"));
 }
 

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "hone/base/error.h"
 #include "hone/config/text_values.h"
@@ -24,7 +25,8 @@ double gate_value(const GateField& gate, const YAML::Node& value, const std::str
   return number;
 }
 
-void apply_gates(Gates& gates, const YAML::Node& map, const std::string& file) {
+// `section`: the stage in whose section the map stands, which has that stage's gates alone; empty: outside of the sections.
+void apply_gates(Gates& gates, const YAML::Node& map, const std::string& file, std::optional<Command> section) {
   if (!map.IsMap()) fail("{}: gate: not a list of `key: value` lines", yaml_place(file, map.Mark()));
   for (const auto& entry : map) {
     const std::string key = normal_name(yaml_key(entry.first, file));
@@ -36,21 +38,29 @@ void apply_gates(Gates& gates, const YAML::Node& map, const std::string& file) {
       const std::string near = nearest_name(key, names.data(), names.data() + names.size());
       fail("{}: unknown key{}; there are {}", where, near.empty() ? "" : fmt::format(": did you mean {}?", near), fmt::join(names, ", "));
     }
+    if (section && found->stage != *section)
+      fail("{}: is a gate of the stage {}; write it in that section, or outside of the sections", where, command_name(found->stage));
     if (gates.*(found->member)) fail("{}: is given twice", where);
     gates.*(found->member) = gate_value(*found, entry.second, where);
   }
 }
 
-void apply_section(Arguments& stage, const YAML::Node& map, const std::string& file, const std::string& at) {
+void apply_section(Arguments& stage, Gates& gates, const YAML::Node& map, const std::string& file, const std::string& at) {
   const std::string& name = command_name(stage.command);
   if (!map.IsMap()) fail("{}: {}: is a section: the keys of hone {} stand below it, indented", at, name, name);
+  YAML::Node keys(YAML::NodeType::Map);
   for (const auto& entry : map) {
     const std::string key = normal_name(yaml_key(entry.first, file));
+    if (key == "gate") {
+      apply_gates(gates, entry.second, file, stage.command);
+      continue;
+    }
+    keys.force_insert(entry.first, entry.second);
     const Field* field = find_field(stage.command, key);
     if (field && is_of_whole_run(field->name))
       fail("{}: '{}' belongs to the whole run: write it outside of the sections", yaml_place(file, entry.first.Mark()), key);
   }
-  apply_map(stage, map, file, {});
+  apply_map(stage, keys, file, {});
 }
 
 // A field of the whole run, as the stage's own row has it.
@@ -144,9 +154,9 @@ void apply_sections(Arguments& arguments, const std::string& text, const std::st
     const auto [first, fresh] = seen.emplace(key, entry.first.Mark().line + 1);
     if (!fresh) fail("{}: {}: is given twice (first on line {})", at, key, first->second);
     if (key == "gate")
-      apply_gates(arguments.gates, entry.second, file);
+      apply_gates(arguments.gates, entry.second, file, {});
     else
-      apply_section(arguments.stages[static_cast<size_t>(stage - kStages)], entry.second, file, at);
+      apply_section(arguments.stages[static_cast<size_t>(stage - kStages)], arguments.gates, entry.second, file, at);
   }
   apply_map(arguments, whole, file, std::set<std::string>(arguments.by_flag));
   for (const Command stage : kStages)
