@@ -68,6 +68,25 @@ class NotFinite(unittest.TestCase):
             self.assertIn("not finite", hone("eval", "--model", model, "--data", str(data), code=2).stderr.decode())
 
 
+class Int8(unittest.TestCase):
+    def completions(self, *flags, rows=4):
+        done = hone("sample", "--model", CHAT, "--format", "jsonl", "--max_new_tokens", "12", "--num_generations", "3", *flags,
+                    text=lines(*({"prompt": p} for p in ("a b", "hello", "one two three", "x")[:rows])))
+        return [row["completions"] for row in rows_of(done)]
+
+    def test_the_same_bits_for_any_threads_instruction_set_and_company(self):
+        base = self.completions("--weights", "int8", "--threads", "2")
+        self.assertEqual(self.completions("--weights", "int8", "--threads", "1", "--isa", "avx2"), base)
+        self.assertEqual(self.completions("--weights", "int8", rows=1), base[:1])
+
+    def test_near_the_model_but_not_the_model(self):
+        exact, rounded = (self.completions("--temperature", "0", *flags) for flags in ((), ("--weights", "int8")))
+        first = [[row[0]["logprobs"][0] for row in rows] for rows in (exact, rounded)]
+        self.assertNotEqual(*first)
+        for a, b in zip(*first):  # a step of int8 is 1/127 of the largest of 64 weights; the tiny model's logits move by less than this
+            self.assertLess(abs(a - b), 0.05)
+
+
 class Tokenize(unittest.TestCase):
     def test_there_and_back(self):
         texts = ["hello world", "", "  two  ", "a\nb"]
