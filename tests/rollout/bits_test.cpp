@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <cstring>
+#include <optional>
 
 #include "hone/adapters/lora.h"
 #include "hone/base/threads.h"
@@ -32,7 +33,8 @@ bool same(const rollout::Completion& a, const rollout::Completion& b) {
 
 struct Kind {
   std::string name, model;
-  bool adapted = false, dora = false, four_bit = false;
+  bool adapted = false, dora = false;
+  std::optional<model::Quantisation> quantisation = std::nullopt;
 };
 
 struct Policy {
@@ -42,9 +44,8 @@ struct Policy {
 };
 
 Policy load(const Kind& kind) {
-  const auto source = model::open_model(golden::golden_path("models/" + kind.model).string());
-  const auto quantisation = kind.four_bit ? std::optional(model::Quantisation{}) : std::nullopt;
-  Policy policy{model::load_model(*source, ops::Backend::kernels, at::kCPU, 16, quantisation), nullptr};
+  const auto source = model::open_model(golden::golden_path(kind.model.ends_with(".gguf") ? "gguf/" + kind.model : "models/" + kind.model).string());
+  Policy policy{model::load_model(*source, ops::Backend::kernels, at::kCPU, 16, kind.quantisation), nullptr};
   if (!kind.adapted) return policy;
   adapters::LoraConfig config;
   config.r = 4;
@@ -143,7 +144,10 @@ TEST_P(SamplerBits, AreTheTrainingForwardsForEveryBatchSize) {
 INSTANTIATE_TEST_SUITE_P(Kinds, SamplerBits,
                          testing::Values(Kind{"full", "tied_gqa2"}, Kind{"bias", "mqa_bias"}, Kind{"head_dim", "head_dim"},
                                          Kind{"lora", "mqa_bias", true}, Kind{"dora", "mqa_bias", true, true},
-                                         Kind{"qlora", "tied_gqa2", true, false, true}),
+                                         Kind{"qlora", "tied_gqa2", true, false, model::Quantisation{}},
+                                         Kind{"gguf_blocks", "q4.gguf", false, false, model::Quantisation{.stored = true}},
+                                         Kind{"lora_on_gguf_blocks", "q4.gguf", true, false, model::Quantisation{.stored = true}},
+                                         Kind{"int8", "tied_gqa2", false, false, model::Quantisation{kernels::QuantType::int8}}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Sampler, SkippedSamplesCostNothingAndChangeNothing) {

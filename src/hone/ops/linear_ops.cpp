@@ -19,10 +19,6 @@ using torch::autograd::variable_list;
 const float* data(const Tensor& t) { return t.const_data_ptr<float>(); }
 float* out(Tensor& t) { return t.mutable_data_ptr<float>(); }
 
-kernels::QuantPanels quant_panels(const Parameter& w) {
-  return {w.codes.const_data_ptr<uint8_t>(), data(w.scales), w.quant, w.minimums.defined() ? data(w.minimums) : nullptr};
-}
-
 // The base's products, and what goes on from their chains. Parameters outlive the graph: the model and the adapters own them.
 using Sides = std::vector<kernels::SideProduct>;
 kernels::SideProducts view(const Sides& sides) { return {sides.data(), static_cast<int64_t>(sides.size())}; }

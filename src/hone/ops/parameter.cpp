@@ -33,9 +33,7 @@ Parameter shaped(std::vector<Part> parts, int64_t cols, Backend backend) {
 at::Tensor dequantised(const Parameter& p, int64_t row_begin, int64_t rows) {
   if (p.backend == Backend::kernels) {
     at::Tensor w = at::empty({rows, p.cols}, p.scales.options());
-    const float* minimums = p.minimums.defined() ? p.minimums.const_data_ptr<float>() : nullptr;
-    kernels::unpack_quant_panels({p.codes.const_data_ptr<uint8_t>(), p.scales.const_data_ptr<float>(), p.quant, minimums}, row_begin, rows, p.cols,
-                                 w.mutable_data_ptr<float>());
+    kernels::unpack_quant_panels(quant_panels(p), row_begin, rows, p.cols, w.mutable_data_ptr<float>());
     return w;
   }
   const at::Tensor codes = p.codes.slice(0, row_begin, row_begin + rows);
@@ -61,6 +59,12 @@ void copy_out(const Parameter& p, const at::Tensor& source, const Part& part, fl
 }
 
 }  // namespace
+
+kernels::QuantPanels quant_panels(const Parameter& p) {
+  check(p.is_quantised() && p.backend == Backend::kernels, "{} has no quantised panels", p.name());
+  return {p.codes.const_data_ptr<uint8_t>(), p.scales.const_data_ptr<float>(), p.quant,
+          p.minimums.defined() ? p.minimums.const_data_ptr<float>() : nullptr};
+}
 
 int64_t value_bytes(const Parameter& p) {
   const auto bytes = [](const at::Tensor& t) { return t.defined() ? static_cast<int64_t>(t.nbytes()) : 0; };

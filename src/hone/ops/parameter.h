@@ -43,6 +43,9 @@ struct Parameter {
   int64_t numel() const { return rows * (cols > 0 ? cols : 1); }
 };
 
+/// The panels of a quantised parameter of the kernel backend, with all that its values consist of. Good while the parameter lives.
+kernels::QuantPanels quant_panels(const Parameter& parameter);
+
 /// Bytes of the values, in whatever form.
 int64_t value_bytes(const Parameter& parameter);
 

@@ -75,8 +75,7 @@ void Decoder::product(const Linear& l, const float* x, int64_t rows, float* y) {
   const kernels::SideProducts view{sides.data(), static_cast<int64_t>(sides.size())};
   const float* early_bias = l.side ? nullptr : bias;
   if (w.is_quantised())
-    kernels::linear_forward_quant(x, w.cols, rows, w.cols, {w.codes.const_data_ptr<uint8_t>(), data(w.scales), w.quant}, w.rows, early_bias, y,
-                                  w.rows, false, view);
+    kernels::linear_forward_quant(x, w.cols, rows, w.cols, ops::quant_panels(w), w.rows, early_bias, y, w.rows, false, view);
   else
     kernels::linear_forward(x, w.cols, rows, w.cols, data(w.value), w.rows, early_bias, y, w.rows, false, view);
   if (!l.factor.empty())

@@ -1,4 +1,4 @@
-// y = x W^T + b over panels; dX is the same product over the transposed panels. 4-bit panels are dequantised slice by slice.
+// y = x W^T + b over panels; dX is the same product over the transposed panels. Quantised panels are dequantised slice by slice.
 #include "hone/kernels/cpu/few_rows.h"
 #include "hone/kernels/cpu/few_rows_dense.h"
 #include "hone/kernels/cpu/gemm.h"
