@@ -61,7 +61,7 @@ int eval_prompts(const config::RunConfig& given) {
     return static_cast<int>(Exit::ok);
   }
   std::string rows;
-  for (const train::DrawnGroup& group : groups) rows += train::verdict_line(group, prompts, rewards).dump() + "\n";
+  for (const train::DrawnGroup& group : groups) rows += train::verdict_line(group, prompts).dump() + "\n";
   write_atomic(fs::path(config.output).replace_extension(".rows.jsonl"), rows);
   write_atomic(config.output, json.dump() + "\n");
   return static_cast<int>(Exit::ok);

@@ -153,11 +153,12 @@ void run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
     report.add(stage, done.summary, false, {});
     end_early(report, done.exit, fmt::format("{}: {}", name_of(stage), done.message));
   }
-  if (done.kept)
+  if (done.kept) {
     log_info("{} is done already: its result is kept", name_of(stage));
-  else
+  } else {
     record = {{"identity", done.identity}, {"summary", done.summary}, {"files", files_of(folder / "model")}};
-  if (!done.kept) write_atomic(folder / kDone, record.dump(1) + "\n");
+    write_atomic(folder / kDone, record.dump(1) + "\n");
+  }
   const GateVerdict gate = judge(gates, stage.arguments.command, record.at("summary"));
   report.add(stage, record.at("summary"), done.kept, gate);
   if (!gate.words.empty()) log_info("gate of {}: {}: {}", name_of(stage), gate.passed ? "passed" : "NOT passed", gate.words);

@@ -119,6 +119,11 @@ TEST(PartingGuard, GoesOnFromItsState) {
   const std::string problem = first.evaluated(10, bad);
   EXPECT_NE(problem, "");
   EXPECT_EQ(next.evaluated(10, bad), problem);
+  // What has been said stays said.
+  PartingGuard later(0.01);
+  later.restore(Json::parse(next.state().dump()));
+  later.rollout(0.95);
+  EXPECT_EQ(later.evaluated(15, bad), "");
 }
 
 }  // namespace

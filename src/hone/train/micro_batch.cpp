@@ -149,7 +149,7 @@ StepSums run_rows(model::Model& model, const methods::Method& method, std::span<
       options.adapters->dropout.training = options.training;
       options.adapters->dropout.token_keys = std::move(token_keys);
     }
-    sums.largest_micro_batch = std::max(sums.largest_micro_batch, packed.num_tokens());
+    sums.largest_micro_batch = std::max(sums.largest_micro_batch, std::min(packed.num_tokens(), options.checkpoint_above));
     const ops::BatchTensors tensors = ops::make_batch_tensors(packed, model.device);
     at::AutoGradMode grad(options.training);
     const std::span<const int64_t> own = rows.subspan(begin, end - begin);

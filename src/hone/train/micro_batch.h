@@ -21,7 +21,7 @@ struct StepSums {
   std::vector<double> row_loss_counts;                 // with PassOptions::row_counts: what the row's value is divided by where it stands alone
   std::vector<std::vector<double>> row_metric_counts;  // the same of each metric
   int64_t tokens = 0;                                  // real input tokens
-  int64_t largest_micro_batch = 0;                     // packed tokens
+  int64_t largest_micro_batch = 0;                     // packed tokens; a checkpointed one above the budget counts as the budget
 };
 
 struct PassOptions {

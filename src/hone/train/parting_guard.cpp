@@ -63,10 +63,9 @@ std::string PartingGuard::evaluated(int64_t step, std::span<const double> scores
   if (!spoken_ && chance < allowed && rising()) {
     spoken_ = true;
     problem = fmt::format(
-        "train reward and held-out score part: since step {} the train reward rose from {:.4g} to {:.4g} and the score of {} held-out prompts fell "
-        "from "
-        "{:.4g} to {:.4g} (by chance: at most {:.1g}); the policy exploits its reward: raise --kl_coef or --beta, lower --learning_rate, or mend the "
-        "reward",
+        "train reward and held-out score part: since step {} the train reward rose from {:.4g} to {:.4g} and the score of {} held-out prompts "
+        "fell from {:.4g} to {:.4g} (by chance: at most {:.1g}); the policy exploits its reward: raise --kl_coef or --beta, lower --learning_rate, "
+        "or mend the reward",
         best_step_, mean_of(rewards_at_best_), mean_of(rewards_), scores.size(), mean_of(best_), mean, chance);
   }
   rewards_.clear();
@@ -74,7 +73,8 @@ std::string PartingGuard::evaluated(int64_t step, std::span<const double> scores
 }
 
 Json PartingGuard::state() const {
-  return {{"evaluations", evaluations_}, {"best_step", best_step_}, {"best", best_}, {"rewards", rewards_}, {"rewards_at_best", rewards_at_best_}};
+  return {{"evaluations", evaluations_},         {"best_step", best_step_}, {"best", best_}, {"rewards", rewards_},
+          {"rewards_at_best", rewards_at_best_}, {"spoken", spoken_}};
 }
 
 void PartingGuard::restore(const Json& state) {
@@ -84,6 +84,7 @@ void PartingGuard::restore(const Json& state) {
   for (const Json& score : state.at("best")) best_.push_back(score.is_null() ? std::nan("") : score.get<double>());
   rewards_ = state.at("rewards").get<std::vector<double>>();
   rewards_at_best_ = state.at("rewards_at_best").get<std::vector<double>>();
+  spoken_ = state.at("spoken");
 }
 
 }  // namespace hone::train

@@ -125,8 +125,7 @@ std::vector<double> prompt_scores(std::span<const DrawnGroup> groups, const Samp
   return scores;
 }
 
-Json verdict_line(const DrawnGroup& group, const PromptData& prompts, const std::vector<NamedReward>& rewards) {
-  (void)rewards;
+Json verdict_line(const DrawnGroup& group, const PromptData& prompts) {
   Json line{{"row", prompts.rows[group.row].source},
             {"line", prompts.rows[group.row].place.line},
             {"right", std::count_if(group.samples.begin(), group.samples.end(), is_right)}};

@@ -21,6 +21,6 @@ Json prompt_figures(std::span<const DrawnGroup> groups, const SamplingSetup& set
 std::vector<double> prompt_scores(std::span<const DrawnGroup> groups, const SamplingSetup& setup);
 
 /// The row's line in the file of verdicts: {"row","line","right","completions":[{"text","finish_reason","verdict","reward","detail"}]}.
-Json verdict_line(const DrawnGroup& group, const PromptData& prompts, const std::vector<NamedReward>& rewards);
+Json verdict_line(const DrawnGroup& group, const PromptData& prompts);
 
 }  // namespace hone::train
