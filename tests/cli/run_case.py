@@ -58,6 +58,12 @@ class RunCase(unittest.TestCase):
         self.assertEqual(metrics_a, metrics_b)
         self.assertTrue(weights_a == weights_b, f"the weights of {a} and {b} differ")
 
+    def wait_for_first_step(self, child, run):
+        metrics, begin = self.folder / run / "metrics.jsonl", time.monotonic()
+        while not (metrics.exists() and metrics.stat().st_size) and child.poll() is None:
+            self.assertLess(time.monotonic() - begin, 120, "the run does not begin")
+            time.sleep(0.01)
+
     def kill_at_random_moments(self, run, *more, seed=11, limit=240, **kwargs):
         """kill -9 and --resume until the run ends; what is left in `run` is to be compared with a run that nobody disturbed."""
         rng = random.Random(seed)
@@ -65,8 +71,11 @@ class RunCase(unittest.TestCase):
         while True:
             child = subprocess.Popen(self.command(run, "--resume", *more, **kwargs), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                # grows, so that the run ends; the random part makes the moments fall anywhere, also into a save
-                child.wait(timeout=0.3 + 0.15 * kills + rng.random() * 0.5)
+                if kills == 0:  # however fast the machine is, the first one falls into the run: right after a first step
+                    self.wait_for_first_step(child, run)
+                    child.wait(timeout=rng.random() * 0.1)
+                else:  # grows, so that the run ends; the random part makes the moments fall anywhere, also into a save
+                    child.wait(timeout=0.3 + 0.15 * kills + rng.random() * 0.5)
             except subprocess.TimeoutExpired:
                 child.send_signal(signal.SIGKILL)
                 child.wait()

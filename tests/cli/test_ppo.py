@@ -80,7 +80,7 @@ class Updates(Ppo):
     def test_kill_and_resume_also_between_the_updates_of_a_rollout(self):
         options = ("--num_ppo_epochs", 2, "--num_mini_batches", 2, "--kl_target", 1, "--kl_horizon", 16, "--use_score_scaling", *LORA)
         self.run_hone("whole", *options, steps=80)
-        self.kill_at_random_moments("killed", *options, steps=80)  # long enough that the first moment falls into it
+        self.kill_at_random_moments("killed", *options, steps=80)
         self.assert_same("whole", "killed")
 
     def test_critic_warmup_leaves_the_policy_alone(self):

@@ -102,7 +102,9 @@ const Attack kForgeries[] = {
     {"atexit_stops", "import atexit, os\natexit.register(lambda: os._exit(0))\nraise ValueError", "wrong"},
     {"excepthook", "import sys, os\nsys.excepthook = lambda *a: os._exit(0)\ndef add(a, b): return 0", "wrong"},
     {"signal_handler",
-     "import signal, os\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.alarm(1)\ndef add(a, b):\n  while True: pass", "wrong"},
+     "import signal, os\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.setitimer(signal.ITIMER_REAL, 0.2)\ndef add(a, b):\n  while "
+     "True: pass",
+     "wrong"},
     {"forged_output", "print('1' * 64)\nprint('PASSED')\nprint('OK')\nimport os\nos._exit(0)", "wrong"},
     {"forged_reports", "import os\nfor fd in range(3, 256):\n  try: os.write(fd, b'1' * 64)\n  except OSError: pass\nos._exit(0)", "wrong"},
     {"echoed_keys",
