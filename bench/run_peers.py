@@ -33,9 +33,12 @@ TECHNIQUES = {"sft": (["sft"], ["trl_sft.py"]), "lora": (["sft", "--use_peft"], 
               "dpo_lora": (["dpo", "--use_peft"], ["trl_preferences.py", "dpo", "--lora", "16"]), "reward": (["reward"], ["trl_preferences.py", "reward"]),
               "qlora_gguf": (["sft", "--load_in_4bit", "--bnb_4bit_quant_type", "gguf"], ["trl_sft.py", "--lora", "16", "--qlora"])}
 GRPO = ["grpo", "--reward", "math", "--num_generations", "8", "--max_completion_length", "128", "--skip_zero_advantage", "false"]
+PPO = ["ppo", "--num_generations", "1", "--num_ppo_epochs", "1", "--num_mini_batches", "1", "--max_completion_length", "128"]
+TECHNIQUES |= {"ppo": (PPO, ["trl_ppo.py"]), "ppo_8bit": (PPO + ["--optim", "adamw_8bit"], ["trl_ppo.py"]), "ppo_lora": (PPO + ["--use_peft"], ["trl_ppo.py", "--lora", "16"])}
 TECHNIQUES |= {"grpo": (GRPO, ["trl_grpo.py"]), "grpo_skip": (GRPO[:-2], ["trl_grpo.py"]), "grpo_lora": (GRPO + ["--use_peft"], ["trl_grpo.py", "--lora", "16"])}
 PAIRS = ("dpo", "dpo_lora", "reward")  # their rows are pairs: run them with --batch_size 4
-PROMPTS = ("grpo", "grpo_skip", "grpo_lora")  # their rows are prompts with answers: --batch_size 1 is 8 completions a step
+PROMPTS = ("grpo", "grpo_skip", "grpo_lora", "ppo", "ppo_8bit", "ppo_lora")  # their rows are prompts with answers: of GRPO --batch_size 1 is 8 completions a step
+SCORED = ("ppo", "ppo_8bit", "ppo_lora")  # have a reward model: run them with --batch_size 4
 
 
 def rows_of(technique):
@@ -48,6 +51,7 @@ def parse():
     parser.add_argument("--peer_python", default=os.environ.get("HONE_PEER_PYTHON", sys.executable))
     parser.add_argument("--model", default=str(ROOT / "models" / "SmolLM2-135M-Instruct.gguf"))
     parser.add_argument("--peer_model", default=str(ROOT / ".cache" / "peer_model"), help="where the model stands, or is made, for the peer")
+    parser.add_argument("--ppo_peer", default=str(ROOT / ".deps" / "trl-1.12.0"), help="TRL's last release with PPO: tools/peers.sh ppo")
     parser.add_argument("--data", help="rows to use instead of GSM8K or examples/data")
     parser.add_argument("--output", default=str(ROOT / "build" / "bench" / "peers.json"))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
@@ -98,6 +102,8 @@ def run_hone(a, technique, rows, steps, folder):
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
     (command, *flags), _ = TECHNIQUES[technique]
+    if technique in SCORED:
+        flags += ["--reward", f"model:{reward_model(a, technique, folder)}"]
     # an empty cache of its own: the time of the reference's forward is part of the step
     environment = {"HONE_CACHE": str(folder / "cache")}
     shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -108,23 +114,39 @@ def run_hone(a, technique, rows, steps, folder):
     trained = [line for line in lines if "loss" in line]
     shutil.rmtree(run, ignore_errors=True)
     return {"wall_s": wall, "peak_mib": peak, "losses": [line["loss"] for line in trained],
-            "margins": [line.get("rewards/margins", line.get("margin")) for line in trained], "num_tokens": trained[-1]["num_tokens"],
+            "margins": [line.get("rewards/margins", line.get("margin")) for line in trained],
+            **({"scores": [line["objective/scores"] for line in trained], "kl": [line["objective/kl"] for line in trained]} if technique in SCORED else {}), "num_tokens": trained[-1]["num_tokens"],
             "step_s": [line["step_time"] for line in trained],
             **{key: [line[key] for line in trained] for key in ("time/sampling", "time/scoring", "time/training", "completions/mean_length") if key in trained[-1]}}
 
 
 def run_trl(a, technique, rows, steps, checkpointing):
     script, *flags = TECHNIQUES[technique][1]
+    if technique in SCORED:
+        flags += ["--trl", a.ppo_peer, "--reward_model", f"{a.peer_model}_reward"]
     command = [a.peer_python, str(PEERS / script), *flags, "--model", a.peer_model, "--data", str(rows), "--max_steps", str(steps), "--batch_size",
                str(a.batch_size), "--max_length", str(a.max_length)] + ["--checkpointing"] * checkpointing
     wall, peak, out = timed(command)
     return {"wall_s": wall, "peak_mib": peak, **json.loads(out.strip().splitlines()[-1])}
 
 
+def reward_model(a, technique, folder):
+    """The reward model of hone's PPO: the peer's directory (a score head on the model), or for an adapter run an adapter on the same base, of one step."""
+    if "--use_peft" not in TECHNIQUES[technique][0]:
+        return f"{a.peer_model}_reward"
+    run = folder / "reward"
+    if not run.exists():
+        timed([a.hone, "reward", "--model", a.model, "--data", str(ROOT / "examples" / "data" / "preference_train.jsonl"), "--use_peft", "--max_steps", "1",
+               "--save_steps", "0", "--output_dir", str(run)])
+    return run / "model"
+
+
 def prepare(a, folder):
     """The long and the short file of rows, the tokens that only the long one has, and where the rows come from."""
     if not (pathlib.Path(a.peer_model) / "config.json").exists():
         timed([a.peer_python, str(PEERS / "convert_model.py"), a.model, a.peer_model])
+    if any(technique in SCORED for technique in a.techniques) and not pathlib.Path(f"{a.peer_model}_reward", "config.json").exists():
+        timed([a.peer_python, str(PEERS / "convert_model.py"), "--reward", a.peer_model, f"{a.peer_model}_reward"])
     files = [folder / "long.jsonl", folder / "short.jsonl"]
     counts = [steps * a.batch_size for steps in a.steps]
     _, _, out = timed([a.peer_python, str(PEERS / "prepare_rows.py"), "--tokenizer", a.peer_model, "--rows", str(counts[0]), "--max_length",
@@ -147,7 +169,7 @@ def measure(a, folder):
                 pair.append({"steps": steps, "load_before": round(load, 2), **result})
                 print(f"repeat {repeat + 1}/{a.repeats}  {technique:5s} {name:18s} {steps:3d} steps  {result['wall_s']:7.1f} s  {result['peak_mib']:7.0f} MiB", file=sys.stderr)
             step_s = (pair[0]["wall_s"] - pair[1]["wall_s"]) / (a.steps[0] - a.steps[1])
-            between = pair[0]["num_tokens"] - pair[1]["num_tokens"] if technique in PROMPTS else tokens
+            between = pair[0].get("num_tokens", 0) - pair[1].get("num_tokens", 0) if technique in PROMPTS else tokens  # TRL's PPO counts none: 0
             runs.append({"technique": technique, "contender": name, "repeat": repeat, "step_s": step_s, "tokens_per_second": between / (a.steps[0] - a.steps[1]) / step_s,
                          "peak_mib": pair[0]["peak_mib"], "long": pair[0], "short": pair[1]})
     return runs, tokens, source
@@ -166,7 +188,7 @@ def summarise(runs):
         ours = table.get(f"{technique} hone")
         peers = [entry for name, entry in table.items() if name.startswith(technique + " trl")]
         if ours and peers:
-            ratios[technique] = {"speed": ours["tokens_per_second"] / max(p["tokens_per_second"] for p in peers),
+            ratios[technique] = {**({"speed": ours["tokens_per_second"] / max(p["tokens_per_second"] for p in peers)} if all(p["tokens_per_second"] for p in peers) else {}),
                                  "step": min(p["step_s"] for p in peers) / ours["step_s"],
                                  "memory": ours["peak_mib"] / min(p["peak_mib"] for p in peers)}
     return table, ratios
@@ -197,7 +219,8 @@ def markdown(result):
         low, high = entry["tokens_per_second_range"]
         lines.append(f"| {name} | {entry['step_s']:.2f} | {entry['tokens_per_second']:.1f} | {low:.1f}-{high:.1f} | {entry['peak_mib']:.0f} |")
     for technique, ratio in result["ratios"].items():
-        lines += ["", f"{technique}: hone / better peer setting: {ratio['speed']:.2f}x tokens/s, a step {ratio['step']:.2f}x as fast, {ratio['memory']:.2f}x peak memory"]
+        speed = f"{ratio['speed']:.2f}x tokens/s, " if "speed" in ratio else ""
+        lines += ["", f"{technique}: hone / better peer setting: {speed}a step {ratio['step']:.2f}x as fast, {ratio['memory']:.2f}x peak memory"]
     for technique, figures in result["apart"].items():
         for figure, f in figures.items():
             lines += ["", f"{technique}: {figure} of {f['steps']} steps are at most {f['max_apart']:.2g} apart (step {f['at_step']}); the last: {f['last'][0]:.5f} and {f['last'][1]:.5f}"]

@@ -44,6 +44,8 @@ function(hone_sees_torch source result)
   set(${result} ${sees} PARENT_SCOPE)
 endfunction()
 
+set(HONE_UNITY_BATCH 6 CACHE STRING "sources are compiled in groups of this many; 1: each alone, for who changes one again and again")
+
 # Gives TARGET the precompiled header that each of its sources wants.
 function(hone_precompile target)
   get_target_property(sources ${target} SOURCES)
@@ -57,6 +59,8 @@ function(hone_precompile target)
       list(APPEND light ${source})
     endif()
   endforeach()
+  # Half of what a source costs is its headers: a few are compiled as one. Those with options of their own stay alone.
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${HONE_UNITY_BATCH})
   if(NOT heavy)
     target_precompile_headers(${target} REUSE_FROM hone_pch)
     return()

@@ -126,6 +126,7 @@ train::SamplingSetup sampling_setup(const config::RunConfig& config, const Opene
   setup.tokenizer = &opened.text.tokenizer;
   setup.rewards = &rewards;
   setup.reward_weights = config.reward_weights.empty() ? std::vector<double>(rewards.size(), 1.0) : config.reward_weights;
+  setup.aggregation = config.multi_objective_aggregation;
   return setup;
 }
 

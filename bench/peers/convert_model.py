@@ -2,6 +2,7 @@
 """Turns a llama GGUF file into a directory that the peers load: config.json, float32 safetensors, tokenizer files.
 
 usage: convert_model.py MODEL.gguf OUT_DIR      (needs bench/peers/requirements.txt)
+       convert_model.py --reward DIR OUT_DIR    the directory's model as a reward model with a score head drawn at random, seed 0
 
 The weights are read by transformers. Its GGUF reader builds a GPT-2 tokenizer that ignores tokenizer.ggml.pre, so digits would be merged and peers
 would train on other ids than hone; the tokenizer is therefore made here from the metadata, with single digits where the file says "smollm".
@@ -14,7 +15,7 @@ import gguf
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 
 def metadata(path):
@@ -53,9 +54,20 @@ def convert(source, out):
     (out / "config.json").write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
+def add_score_head(source, out):
+    """PPO's benchmark needs a reward model that both sides load; what it likes does not matter."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reward", action="store_true", help="SOURCE is a directory; write it with a score head")
     parser.add_argument("source")
     parser.add_argument("out")
     arguments = parser.parse_args()
-    convert(arguments.source, arguments.out)
+    (add_score_head if arguments.reward else convert)(arguments.source, arguments.out)

@@ -7,7 +7,7 @@
 #include "hone/config/parse.h"
 
 namespace hone::config {
-namespace {
+namespace parse_test {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -355,5 +355,5 @@ TEST(Yaml, FileComesWithConfigFlag) {
   EXPECT_EQ(message_of([] { parse(sft, {"--config"}); }), "--config needs a value: --config FILE");
 }
 
-}  // namespace
+}  // namespace parse_test
 }  // namespace hone::config

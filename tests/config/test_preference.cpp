@@ -6,7 +6,7 @@
 #include "hone/config/parse.h"
 
 namespace hone::config {
-namespace {
+namespace preference_test {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -233,5 +233,5 @@ TEST(Preference, RunYamlReadsBackForEveryCommand) {
   }
 }
 
-}  // namespace
+}  // namespace preference_test
 }  // namespace hone::config

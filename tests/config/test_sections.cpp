@@ -6,7 +6,7 @@
 #include "hone/config/parse.h"
 
 namespace hone::config {
-namespace {
+namespace sections_test {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -138,5 +138,5 @@ TEST(Sections, BadFilesAreNamedWithTheirPlace) {
               HasSubstr("f.yaml: reward: --lora_dropout"));
 }
 
-}  // namespace
+}  // namespace sections_test
 }  // namespace hone::config

@@ -9,7 +9,7 @@
 #include "hone/config/parse.h"
 
 namespace hone::config {
-namespace {
+namespace table_test {
 
 using testing::ContainsRegex;
 using testing::HasSubstr;
@@ -106,5 +106,5 @@ TEST(Docs, OptionsPageIsTheTable) {
   EXPECT_EQ(read_text(path), options_page()) << "write it anew: HONE_WRITE_DOCS=1 build/tests/test_config";
 }
 
-}  // namespace
+}  // namespace table_test
 }  // namespace hone::config

@@ -102,7 +102,7 @@ TEST(LoadRows, MessagesStayOnOneLineWhateverTheDataHolds) {
 TEST(LoadRows, AHostileFileOfBadLinesStopsEarly) {
   std::string content;
   for (int i = 0; i < 101000; ++i) content += "x\n";
-  for (int i = 0; i < 9; ++i) content += std::string(1 << 20, ' ') + "x\n";  // more than one block, so that a later block is left unread
+  for (int i = 0; i < 9; ++i) content.append(1 << 20, ' ').append("x\n");  // more than one block, so that a later block is left unread
   const std::string message = load_error(content);
   EXPECT_THAT(message, testing::StartsWith("100000 of the first "));
   EXPECT_THAT(message, testing::Not(testing::HasSubstr("of the first 101009 rows")));

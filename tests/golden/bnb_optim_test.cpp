@@ -10,7 +10,7 @@
 #include "hone/model/safetensors.h"
 
 namespace hone {
-namespace {
+namespace bnb_optim_test {
 
 std::vector<float> floats(const model::SafetensorsFile& file, const std::string& name) {
   const model::TensorView& view = file.tensors().at(name);
@@ -76,5 +76,5 @@ TEST(BnbOptim, SmallTensorsKeep32Bits) {
   EXPECT_EQ(file.tensors().at("small/first/6").dtype, model::DType::f32);
 }
 
-}  // namespace
+}  // namespace bnb_optim_test
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace llama_test {
 
 // float32 against a float64 oracle, in the Euclidean norm of each tensor: the bound. Rounding alone gives about 5e-7 here.
 constexpr double kBound = 1e-5;
@@ -126,5 +126,5 @@ TEST(GoldenGguf, LogitsOfEveryTensorType) {
   }
 }
 
-}  // namespace
+}  // namespace llama_test
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace peft_test {
 
 // float32 against a float64 oracle in the Euclidean norm of each tensor: as for the base (llama_test.cpp); rounding alone gives below 1e-6.
 constexpr double kBound = 1e-5;
@@ -122,5 +122,5 @@ TEST(GoldenPissa, Beginning) {
   EXPECT_EQ(compared, 14u);
 }
 
-}  // namespace
+}  // namespace peft_test
 }  // namespace hone

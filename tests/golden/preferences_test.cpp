@@ -9,7 +9,7 @@
 #include "support/preferences.h"
 
 namespace hone {
-namespace {
+namespace preferences_test {
 
 using nlohmann::json;
 
@@ -109,5 +109,5 @@ TEST_P(GoldenPreferences, LossGradientsAndMetricsOfTrl) {
 INSTANTIATE_TEST_SUITE_P(Trl, GoldenPreferences, testing::Range<size_t>(0, fixture().at("cases").size()),
                          [](const auto& info) { return fixture().at("cases").at(info.param).at("name").template get<std::string>(); });
 
-}  // namespace
+}  // namespace preferences_test
 }  // namespace hone

@@ -8,7 +8,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace smollm2_test {
 
 std::filesystem::path shared_data() {
   const char* given = std::getenv("HONE_SHARED");
@@ -51,5 +51,5 @@ TEST(Smollm2, LogprobsAndGreedyTokensOfTheOracle) {
   }
 }
 
-}  // namespace
+}  // namespace smollm2_test
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace trl_grpo_test {
 
 // float32 against a float64 oracle, in the Euclidean norm of each tensor: the bound.
 constexpr double kBound = 1e-5;
@@ -251,5 +251,5 @@ TEST(TrlGrpo, AdvantagesAndFiguresOfTheRollout) {
   }
 }
 
-}  // namespace
+}  // namespace trl_grpo_test
 }  // namespace hone

@@ -10,7 +10,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace trl_ppo_test {
 
 // float32 against a float64 oracle, in the Euclidean norm of each tensor: the bound.
 constexpr double kBound = 1e-5;
@@ -289,5 +289,5 @@ TEST(Ppo, AGroupIsATree) {
   }
 }
 
-}  // namespace
+}  // namespace trl_ppo_test
 }  // namespace hone

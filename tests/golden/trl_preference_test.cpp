@@ -7,7 +7,7 @@
 #include "train/preference_support.h"
 
 namespace hone {
-namespace {
+namespace trl_preference_test {
 
 TEST(TrlPreference, TokensAreTrls) {
   test::PreferenceFiles files;
@@ -35,5 +35,5 @@ TEST(TrlPreference, TokensAreTrls) {
   EXPECT_EQ(at, ours.rows.size());
 }
 
-}  // namespace
+}  // namespace trl_preference_test
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace trl_reward_test {
 
 // float32 against a float64 oracle, in the Euclidean norm of each tensor: the bound.
 constexpr double kBound = 1e-5;
@@ -225,5 +225,5 @@ TEST(RewardAdapter, TrainsPathsAndHeadAndReadsBack) {
   std::filesystem::remove_all(folder);
 }
 
-}  // namespace
+}  // namespace trl_reward_test
 }  // namespace hone

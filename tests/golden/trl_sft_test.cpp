@@ -4,7 +4,7 @@
 #include "support/run_job.h"
 
 namespace hone {
-namespace {
+namespace trl_sft_test {
 
 // TRL's own float32 run differs from a float64 one by 5e-7 in the figures and 3e-7 in a weight (make_trl_sft.py): room for another order of
 // sums and no more.
@@ -58,5 +58,5 @@ TEST_P(TrlSft, Trajectory) {
 
 INSTANTIATE_TEST_SUITE_P(Runs, TrlSft, testing::Values("in_order", "one_batch", "cosine"));
 
-}  // namespace
+}  // namespace trl_sft_test
 }  // namespace hone

@@ -10,7 +10,7 @@
 #include "support/run_job.h"
 
 namespace hone {
-namespace {
+namespace adapters_test {
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && !a.empty() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
@@ -190,5 +190,5 @@ TEST(AdaptersOnOneBase, SampledLogprobsAreTheForwards) {
   }
 }
 
-}  // namespace
+}  // namespace adapters_test
 }  // namespace hone

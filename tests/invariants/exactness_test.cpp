@@ -11,7 +11,7 @@
 #include "support/run_job.h"
 
 namespace hone {
-namespace {
+namespace exactness_test {
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && !a.empty() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
@@ -219,5 +219,5 @@ TEST_P(ExactForward, TreeEqualsItsFlattenedSequences) {
 
 INSTANTIATE_TEST_SUITE_P(Models, ExactForward, testing::Values("tied_gqa2", "mqa_bias", "head_dim", "untied_mha_v4"));
 
-}  // namespace
+}  // namespace exactness_test
 }  // namespace hone

@@ -14,7 +14,7 @@
 #include "support/golden_model.h"
 
 namespace hone {
-namespace {
+namespace grpo_test {
 
 constexpr const char* kModel = "models/tied_gqa2";
 constexpr int kGroups = 7;
@@ -207,5 +207,5 @@ TEST(Grpo, AtTheFirstUpdateTheRatioIsOneWithAndWithoutTheSampledLogprobs) {
   }
 }
 
-}  // namespace
+}  // namespace grpo_test
 }  // namespace hone

@@ -12,7 +12,7 @@
 #include "support/preferences.h"
 
 namespace hone {
-namespace {
+namespace preferences_test {
 
 constexpr const char* kModel = "models/tied_gqa2";
 constexpr int64_t kVocabulary = 77;
@@ -147,5 +147,5 @@ TEST(PreferencesAtStepZero, WhereThePolicyIsItsReferenceNothingHasMoved) {
   for (const char* name : {"kl", "rewards/margins", "kl/chosen", "kl/rejected"}) EXPECT_EQ(metrics.at(name), 0.0) << name;
 }
 
-}  // namespace
+}  // namespace preferences_test
 }  // namespace hone

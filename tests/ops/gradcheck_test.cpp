@@ -9,7 +9,7 @@
 #include "hone/ops/reference.h"
 
 namespace hone::ops {
-namespace {
+namespace gradcheck_test {
 
 constexpr double kStep = 1e-6;
 // Central differences in float64 err by about step^2 and eps/step: 1e-10 relative to values near 1; a wrong gradient is off by percents.
@@ -199,5 +199,5 @@ TEST(TokenLogprobs, GradientsMadeInTheForwardAndInTheBackwardHaveTheSameBits) {
   }
 }
 
-}  // namespace
+}  // namespace gradcheck_test
 }  // namespace hone::ops

@@ -10,7 +10,7 @@
 #include "hone/ops/ops.h"
 
 namespace hone::ops {
-namespace {
+namespace side_path_test {
 
 // float32 chains of at most 200 terms against ATen's float32 sums.
 constexpr double kTolerance = 2e-5;
@@ -174,5 +174,5 @@ TEST(SidePath, DropoutKeepsItsShareAndDependsOnTheTokenOnly) {
   }
 }
 
-}  // namespace
+}  // namespace side_path_test
 }  // namespace hone::ops

@@ -4,7 +4,7 @@
 #include "judge_support.h"
 
 namespace hone::rewards {
-namespace {
+namespace math_test {
 
 struct Case {
   std::string gold, given, wanted;  // `given` stands in \boxed{}
@@ -183,6 +183,7 @@ TEST(Math, StructuredAnswers) {
           {"\\{1,2\\}", "\\{2,1\\}", "right"},
           {"\\begin{pmatrix} 2/5 \\\\ -1/5 \\\\ 0 \\end{pmatrix}", "\\begin{bmatrix} 0.4 \\\\ -0.2 \\\\ 0 \\end{bmatrix}", "right"},
           {"\\begin{pmatrix} 3 & 6 \\\\ 2 & 7 \\end{pmatrix}", "\\begin{pmatrix} 3 & 2 \\\\ 6 & 7 \\end{pmatrix}", "wrong"},
+          {"\\begin{pmatrix} 3 & 6 \\\\ 2 & 7 \\end{pmatrix}", "\\begin{pmatrix} 3 & 6 \\\\ 7 & 2 \\end{pmatrix}", "wrong"},
           {"\\begin{pmatrix} 1/2 & 1 \\\\ 0 & 1 \\end{pmatrix}", "\\frac12 \\begin{pmatrix} 1 & 2 \\\\ 0 & 2 \\end{pmatrix}", "right"},
           {"\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "(1, 2)", "right"},
           {"x = 3", "3", "right"},
@@ -272,10 +273,10 @@ TEST(Math, HostileAnswersEndSoon) {
   for (int i = 0; i < 100000; ++i) boxes += "\\boxed{", markers += "A:A: ";
   is(boxes, "unparsed 0");
   is(markers, "unparsed 0");
-  is(std::string(1000000, '1') + " 5", "right 1");
+  is(fmt::format("{:1>1000000}", " 5"), "right 1");
   is(std::string(1000000, '1'), "timed-out 0");
   is(std::string(3000000, '{'), "unparsed 0");
 }
 
-}  // namespace
+}  // namespace math_test
 }  // namespace hone::rewards

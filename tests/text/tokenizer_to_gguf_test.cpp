@@ -7,7 +7,7 @@
 #include "shared_data.h"
 
 namespace hone::text {
-namespace {
+namespace tokenizer_to_gguf_test {
 
 using nlohmann::json;
 using testing::HasSubstr;
@@ -109,5 +109,5 @@ TEST(TokenizerToGguf, TwoPassesOfMatchingMayNotMeet) {
   }
 }
 
-}  // namespace
+}  // namespace tokenizer_to_gguf_test
 }  // namespace hone::text

@@ -93,6 +93,19 @@ TEST(SlicedPlan, GoesOverTheSlicesNumIterationsTimes) {
   EXPECT_EQ(rollout_steps(c, 13, plan), 5);
 }
 
+TEST(HasSpread, CountsEachRewardWhereEachIsNormalised) {
+  SamplingSetup setup;
+  setup.reward_weights = {1.0, 1.0};
+  DrawnGroup group;
+  for (const double r : {0.0, 1.0}) {  // the sums are equal, the rewards are not
+    Trajectory& t = group.samples.emplace_back();
+    t.judgements = {{rewards::Verdict::wrong, r, {}}, {rewards::Verdict::wrong, 1 - r, {}}};
+  }
+  EXPECT_FALSE(has_spread(group, setup));
+  setup.aggregation = config::RewardAggregation::normalize_then_sum;
+  EXPECT_TRUE(has_spread(group, setup));
+}
+
 TEST(RolloutSource, AJournalAndACheckpointGiveTheSameBitsWithoutSampling) {
   Bench bench;
   test::TemporaryRun run, other;

@@ -7,7 +7,7 @@ namespace {
 using C = RunConfig;
 constexpr unsigned kJudged = kOnPolicyCommands | eval | grade;  // commands that take any reward
 
-Rows loss_rows() {
+Rows policy_loss_rows() {
   Row loss = row("loss_type", &C::loss_type, "", "loss and its normaliser").starts_as("dapo").shown();
   loss.choices = {"grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"};
   const auto beta = [](const char* start, const char* help) {
@@ -144,7 +144,7 @@ Rows sampling_rows() {
 }  // namespace
 
 Rows group_rows() {
-  Rows all = loss_rows();
+  Rows all = policy_loss_rows();
   for (const Rows& more : {advantage_rows(), sampling_rows()}) all.insert(all.end(), more.begin(), more.end());
   return all;
 }

@@ -32,14 +32,14 @@ at::Tensor zero_with_slopes(const at::Tensor& values, const at::Tensor& slopes, 
 }
 
 // One token under the policy's loss.
-struct TokenLoss {
+struct PpoTokenLoss {
   ClippedLoss policy;
   double kl = 0, slope = 0;  // slope: of all that the log-probability decides
 };
-TokenLoss token_loss(const PpoRollout& rollout, int64_t row, int64_t token, double logprob) {
+PpoTokenLoss token_loss(const PpoRollout& rollout, int64_t row, int64_t token, double logprob) {
   const config::PpoOptions& o = rollout.options();
   const PpoRow& r = rollout.row(row);
-  TokenLoss out{clipped_policy_loss(logprob, r.old_logprobs[token], r.advantages[token], o.cliprange, o.dual_clip.value_or(0.0))};
+  PpoTokenLoss out{clipped_policy_loss(logprob, r.old_logprobs[token], r.advantages[token], o.cliprange, o.dual_clip.value_or(0.0))};
   out.slope = out.policy.slope;
   const double reference = rollout.reference().of(row)[token];
   out.kl = token_kl(logprob, reference, true);
@@ -124,7 +124,7 @@ MethodOutput PpoPolicy::evaluate(const Forward& forward, const StepInputs& step)
     for (const PpoEpisode& e : rollout_->row(r).episodes) {
       for (const int64_t end = at + e.tokens; at < end; ++at, ++n) {
         check(n < N, "{} predictions, more expected", N);
-        const TokenLoss loss = token_loss(*rollout_, r, at, logprob[n]);
+        const PpoTokenLoss loss = token_loss(*rollout_, r, at, logprob[n]);
         const double difference = logprob[n] - rollout_->row(r).old_logprobs[at];
         policy.data[s] += loss.policy.loss;
         clipped.data[s] += loss.policy.clipped ? 1 : 0;

@@ -10,6 +10,7 @@
 
 #include "hone/base/error.h"
 #include "hone/kernels/kernels.h"
+#include "hone/ops/float_data.h"
 
 namespace hone::ops::fast {
 namespace {
@@ -18,8 +19,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-const float* data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
-float* out(at::Tensor& t) { return t.mutable_data_ptr<float>(); }
 const int64_t* ids(const at::Tensor& t) { return t.const_data_ptr<int64_t>(); }
 
 void require(const at::Tensor& t, int64_t dims, const char* what) {

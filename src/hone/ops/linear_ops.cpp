@@ -6,6 +6,7 @@
 #include "hone/base/error.h"
 #include "hone/kernels/kernels.h"
 #include "hone/ops/dropout.h"
+#include "hone/ops/float_data.h"
 #include "hone/ops/kernel_ops.h"
 
 namespace hone::ops::fast {
@@ -15,9 +16,6 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
-
-const float* data(const Tensor& t) { return t.const_data_ptr<float>(); }
-float* out(Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 // The base's products, and what goes on from their chains. Parameters outlive the graph: the model and the adapters own them.
 using Sides = std::vector<kernels::SideProduct>;

@@ -16,7 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kStartSeconds = 300;  // of the file's imports; torch on a cold disk takes a minute
-constexpr int kMostFailuresInARow = 3;
+constexpr int kMostPythonFailures = 3;
 
 struct Place {
   std::string file, function;
@@ -73,7 +73,7 @@ class PythonReward : public Reward {
 
   std::vector<Judgement> judge(std::span<const Sample> samples) override {
     if (samples.empty()) return {};
-    if (!child_.running() && failures_ >= kMostFailuresInARow) return all(samples, Verdict::crashed, "given up after " + fault_);
+    if (!child_.running() && failures_ >= kMostPythonFailures) return all(samples, Verdict::crashed, "given up after " + fault_);
     if (!child_.running()) {
       if (const std::string fault = start(); !fault.empty()) return failed(samples, Verdict::crashed, fault);
     }

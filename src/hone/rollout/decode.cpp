@@ -9,12 +9,13 @@
 #include "hone/base/error.h"
 #include "hone/kernels/decoding.h"
 #include "hone/kernels/kernels.h"
+#include "hone/ops/float_data.h"
 
 namespace hone::rollout {
 namespace {
 
-const float* data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
-float* out(at::Tensor& t) { return t.mutable_data_ptr<float>(); }
+using ops::data;
+using ops::out;
 
 ops::Parameter* bias_of(ops::Parameter& bias) { return bias.defined() ? &bias : nullptr; }
 

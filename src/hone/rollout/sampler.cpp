@@ -7,6 +7,14 @@
 #include "hone/rollout/decode.h"
 
 namespace hone::rollout {
+
+/// What a session keeps from one reply to the next.
+struct KeptSequence {
+  Sequence sequence;
+  std::vector<int32_t> ids;  // of the tokens in it
+  int64_t reused = 0;
+};
+
 namespace {
 
 constexpr int64_t kPrefillRows = 512;  // prompt tokens in one step: full-rate products, bounded buffers
@@ -27,13 +35,6 @@ struct Slot {
   int64_t blocks = 0;  // reserved
   Sequence sequence;
   Completion completion;
-};
-
-/// What a session keeps from one reply to the next.
-struct KeptSequence {
-  Sequence sequence;
-  std::vector<int32_t> ids;  // of the tokens in it
-  int64_t reused = 0;
 };
 
 class Sampling {

@@ -5,19 +5,20 @@
 
 namespace hone::text {
 
-using json = nlohmann::ordered_json;
+using Ordered = nlohmann::ordered_json;
 
 namespace {
 
-json pre_tokenizer_json(const PreTokenizer& pre) {
-  const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", pre.add_prefix_space}, {"trim_offsets", true}, {"use_regex", pre.use_regex}};
+Ordered pre_tokenizer_json(const PreTokenizer& pre) {
+  const Ordered byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", pre.add_prefix_space}, {"trim_offsets", true}, {"use_regex", pre.use_regex}};
   if (pre.digits == PreTokenizer::Digits::together) return byte_level;
-  const json digits = {{"type", "Digits"}, {"individual_digits", pre.digits == PreTokenizer::Digits::single}};
-  return {{"type", "Sequence"}, {"pretokenizers", json::array({digits, byte_level})}};
+  const Ordered digits = {{"type", "Digits"}, {"individual_digits", pre.digits == PreTokenizer::Digits::single}};
+  return {{"type", "Sequence"}, {"pretokenizers", Ordered::array({digits, byte_level})}};
 }
 
-json added_json(const AddedToken& token, bool with_id) {
-  json out = json::object();
+Ordered added_json(const AddedToken& token, bool with_id) {
+  Ordered out = Ordered::object();
   if (with_id) out["id"] = token.id;
   out["content"] = token.content;
   out["single_word"] = token.single_word;
@@ -32,9 +33,9 @@ json added_json(const AddedToken& token, bool with_id) {
 
 std::string Tokenizer::to_tokenizer_json() const {
   const Data& data = *data_;
-  json vocab = json::object();
+  Ordered vocab = Ordered::object();
   // ordered_json looks every key up linearly: the members are known to differ, so they go straight into its vector.
-  auto& members = vocab.get_ref<json::object_t&>();
+  auto& members = vocab.get_ref<Ordered::object_t&>();
   bool spaces = false;  // in tokens: then "a b" would not be readable
   for (size_t id = 0; id < data.tokens.size(); ++id) {
     if (!data.in_model[id]) continue;
@@ -42,24 +43,24 @@ std::string Tokenizer::to_tokenizer_json() const {
     spaces = spaces || data.tokens[id].find(' ') != std::string::npos;
   }
   // The form "a b" is read by every version of `tokenizers`, pairs only from 0.20 on.
-  json merges = json::array();
+  Ordered merges = Ordered::array();
   for (const auto& [left, right] : data.merge_list) {
     const std::string &a = data.tokens[static_cast<size_t>(left)], &b = data.tokens[static_cast<size_t>(right)];
-    merges.push_back(spaces ? json::array({a, b}) : json(a + " " + b));
+    merges.push_back(spaces ? Ordered::array({a, b}) : Ordered(a + " " + b));
   }
-  json added = json::array();
+  Ordered added = Ordered::array();
   for (const AddedToken& token : data.added) added.push_back(added_json(token, true));
-  json model = {{"type", "BPE"},
-                {"dropout", nullptr},
-                {"unk_token", nullptr},
-                {"continuing_subword_prefix", nullptr},
-                {"end_of_word_suffix", nullptr},
-                {"fuse_unk", false},
-                {"byte_fallback", false},
-                {"ignore_merges", data.ignore_merges}};
+  Ordered model = {{"type", "BPE"},
+                   {"dropout", nullptr},
+                   {"unk_token", nullptr},
+                   {"continuing_subword_prefix", nullptr},
+                   {"end_of_word_suffix", nullptr},
+                   {"fuse_unk", false},
+                   {"byte_fallback", false},
+                   {"ignore_merges", data.ignore_merges}};
   model["vocab"] = std::move(vocab);
   model["merges"] = std::move(merges);
-  json root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
+  Ordered root = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}};
   root["added_tokens"] = std::move(added);
   root["normalizer"] = nullptr;
   root["pre_tokenizer"] = pre_tokenizer_json(data.pre_tokenizer);
@@ -71,12 +72,12 @@ std::string Tokenizer::to_tokenizer_json() const {
 
 std::string Tokenizer::to_tokenizer_config_json(const std::string& chat_template, int64_t model_max_length) const {
   const Data& data = *data_;
-  json root = json::object();
+  Ordered root = Ordered::object();
   // The generic class takes tokenizer.json as it is; a family's class would rebuild its own pre-tokenizer.
   root["tokenizer_class"] = "PreTrainedTokenizerFast";
   root["add_prefix_space"] = data.pre_tokenizer.add_prefix_space;
   root["clean_up_tokenization_spaces"] = false;
-  json added = json::object();
+  Ordered added = Ordered::object();
   for (const AddedToken& token : data.added) added[std::to_string(token.id)] = added_json(token, false);
   root["added_tokens_decoder"] = std::move(added);
   const std::pair<const char*, int32_t> roles[] = {

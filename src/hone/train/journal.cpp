@@ -11,7 +11,6 @@ namespace hone::train {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 std::vector<uint32_t> bits_of(const std::vector<float>& values) {
   std::vector<uint32_t> bits;
@@ -20,24 +19,24 @@ std::vector<uint32_t> bits_of(const std::vector<float>& values) {
   return bits;
 }
 
-std::vector<float> from_bits(const Json& bits) {
+std::vector<float> from_bits(const nlohmann::json& bits) {
   std::vector<float> values;
   values.reserve(bits.size());
-  for (const Json& b : bits) values.push_back(std::bit_cast<float>(b.get<uint32_t>()));
+  for (const nlohmann::json& b : bits) values.push_back(std::bit_cast<float>(b.get<uint32_t>()));
   return values;
 }
 
 /// Where a law is the one before it, its bits are not written twice.
-void add_law(Json& line, const char* name, const std::vector<float>& values, const std::vector<float>& before) {
+void add_law(nlohmann::json& line, const char* name, const std::vector<float>& values, const std::vector<float>& before) {
   const std::vector<uint32_t> bits = bits_of(values);
   if (bits != bits_of(before)) line[name] = bits;
 }
 
-std::vector<float> law_of(const Json& line, const char* name, const std::vector<float>& before) {
+std::vector<float> law_of(const nlohmann::json& line, const char* name, const std::vector<float>& before) {
   return line.contains(name) ? from_bits(line.at(name)) : before;
 }
 
-std::string printable(const Json& line) { return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+std::string printable(const nlohmann::json& line) { return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"; }
 
 }  // namespace
 
@@ -75,7 +74,7 @@ void Journal::take(std::string_view text) {
 
 bool Journal::take_line(std::string_view text) {
   try {
-    const Json line = Json::parse(text);
+    const nlohmann::json line = nlohmann::json::parse(text);
     const std::pair<int64_t, uint32_t> place{line.at("draw").get<int64_t>(), line.at("sample").get<uint32_t>()};
     if (line.contains("reward")) {
       rewards::Judgement j;
@@ -97,7 +96,7 @@ bool Journal::take_line(std::string_view text) {
     c.finish = line.at("stopped").get<bool>() ? rollout::Finish::stop : rollout::Finish::length;
     completions_[place] = std::move(c);
     return true;
-  } catch (const Json::exception&) {
+  } catch (const nlohmann::json::exception&) {
     return false;
   }
 }
@@ -118,7 +117,8 @@ void Journal::write(const std::string& line) {
 }
 
 void Journal::add(int64_t draw, uint32_t sample, const rollout::Completion& c) {
-  Json line{{"draw", draw}, {"sample", sample}, {"ids", c.ids}, {"logprobs", bits_of(c.logprobs)}, {"stopped", c.finish == rollout::Finish::stop}};
+  nlohmann::json line{
+      {"draw", draw}, {"sample", sample}, {"ids", c.ids}, {"logprobs", bits_of(c.logprobs)}, {"stopped", c.finish == rollout::Finish::stop}};
   add_law(line, "tempered", c.tempered_logprobs, c.logprobs);
   add_law(line, "sampler", c.sampler_logprobs, c.tempered_logprobs);
   write(printable(line));
@@ -127,7 +127,7 @@ void Journal::add(int64_t draw, uint32_t sample, const rollout::Completion& c) {
 }
 
 void Journal::add(size_t reward, int64_t draw, uint32_t sample, const rewards::Judgement& j) {
-  Json line{{"reward", reward}, {"draw", draw}, {"sample", sample}, {"verdict", static_cast<int>(j.verdict)}};
+  nlohmann::json line{{"reward", reward}, {"draw", draw}, {"sample", sample}, {"verdict", static_cast<int>(j.verdict)}};
   if (j.reward) line["bits"] = std::bit_cast<uint64_t>(*j.reward);
   if (!j.detail.empty()) line["detail"] = j.detail;
   write(printable(line));

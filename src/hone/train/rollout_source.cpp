@@ -8,6 +8,7 @@
 #include "hone/base/process.h"
 #include "hone/base/rng.h"
 #include "hone/base/signals.h"
+#include "hone/methods/advantages.h"
 #include "hone/train/rollout_report.h"
 
 namespace hone::train {
@@ -76,14 +77,15 @@ std::optional<double> total_reward(const Trajectory& trajectory, const SamplingS
 }
 
 bool has_spread(const DrawnGroup& group, const SamplingSetup& setup) {
-  std::optional<double> first;
+  methods::Group scored;
   for (const Trajectory& t : group.samples) {
-    const std::optional<double> total = total_reward(t, setup);
-    if (!total) continue;
-    if (!first) first = total;
-    if (*total != *first) return true;
+    auto& rewards = scored.completions.emplace_back().rewards;
+    for (const rewards::Judgement& j : t.judgements) rewards.push_back(j.reward);
   }
-  return false;
+  config::OnPolicyOptions options;
+  options.reward_weights = setup.reward_weights;
+  options.multi_objective_aggregation = setup.aggregation;
+  return methods::has_spread(scored, options);
 }
 
 RolloutSource::RolloutSource(std::filesystem::path run, const PromptData& prompts, SamplingSetup setup, RolloutPlan plan,

@@ -31,6 +31,7 @@ struct SamplingSetup {
   const text::Tokenizer* tokenizer = nullptr;
   std::vector<NamedReward>* rewards = nullptr;
   std::vector<double> reward_weights;  // one for each reward
+  config::RewardAggregation aggregation = config::RewardAggregation::sum_then_normalize;
 };
 
 /// Which steps a rollout serves, and with which of its groups.
@@ -133,6 +134,6 @@ bool sample_groups(std::span<const DrawnGroup> groups, const PromptData& prompts
 std::string completion_text(const rollout::Completion& completion, const SamplingSetup& setup);
 /// The sum of the rewards by their weights; empty where none gave the sample a score.
 std::optional<double> total_reward(const Trajectory& trajectory, const SamplingSetup& setup);
-/// Whether its samples' totals differ: it teaches something.
+/// Whether it teaches something: methods::has_spread.
 bool has_spread(const DrawnGroup& group, const SamplingSetup& setup);
 }  // namespace hone::train
