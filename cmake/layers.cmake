@@ -44,7 +44,7 @@ function(hone_sees_torch source result)
   set(${result} ${sees} PARENT_SCOPE)
 endfunction()
 
-set(HONE_UNITY_BATCH 6 CACHE STRING "sources are compiled in groups of this many; 1: each alone, for who changes one again and again")
+set(HONE_UNITY_BATCH 10 CACHE STRING "sources are compiled in groups of this many; 1: each alone, for who changes one again and again")
 
 # Gives TARGET the precompiled header that each of its sources wants.
 function(hone_precompile target)
@@ -59,17 +59,25 @@ function(hone_precompile target)
       list(APPEND light ${source})
     endif()
   endforeach()
-  # Half of what a source costs is its headers: a few are compiled as one. Those with options of their own stay alone.
+  # Half of what a source costs is its headers: a few are compiled as one.
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${HONE_UNITY_BATCH})
   if(NOT heavy)
     target_precompile_headers(${target} REUSE_FROM hone_pch)
     return()
   endif()
   target_precompile_headers(${target} REUSE_FROM hone_torch_pch)
-  set(header ${CMAKE_BINARY_DIR}/CMakeFiles/hone_pch.dir/cmake_pch.hxx)
-  if(light AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
-    set_source_files_properties(${light} PROPERTIES SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS "-Winvalid-pch;-include;${header}"
-                                                    OBJECT_DEPENDS ${header}.gch)
+  if(light)  # a target has one precompiled header: they become objects of their own
+    add_library(${target}_light OBJECT ${light})
+    foreach(property LINK_LIBRARIES COMPILE_OPTIONS INCLUDE_DIRECTORIES)
+      get_target_property(value ${target} ${property})
+      if(value)
+        set_target_properties(${target}_light PROPERTIES ${property} "${value}")
+      endif()
+    endforeach()
+    set_target_properties(${target}_light PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${HONE_UNITY_BATCH})
+    target_precompile_headers(${target}_light REUSE_FROM hone_pch)
+    list(REMOVE_ITEM sources ${light})
+    set_target_properties(${target} PROPERTIES SOURCES "${sources};$<TARGET_OBJECTS:${target}_light>")
   endif()
 endfunction()
 

@@ -10,7 +10,7 @@
 #include "model/file_builders.h"
 
 namespace hone::adapters {
-namespace {
+namespace peft_files_test {
 
 namespace fs = std::filesystem;
 using model::expect_refused;
@@ -388,5 +388,5 @@ TEST(WritePeft, NothingOfTheUsersIsWrittenOver) {
   EXPECT_FALSE(fs::exists(scratch.path / ".out.writing"));
 }
 
-}  // namespace
+}  // namespace peft_files_test
 }  // namespace hone::adapters

@@ -82,11 +82,11 @@ class Persona(unittest.TestCase):
             write_pairs(PERSONA / f"{name}.{part}.jsonl", out)
         return self.trained(command, name, files, *flags)[key]
 
-    def trained(self, command, name, files, *flags):
-        """The held-out figures after 60 steps of 8 pairs."""
+    def trained(self, command, name, files, *flags, steps=60):
+        """The held-out figures after so many steps of 8 pairs."""
         run = self.folder / f"{command}-{name}"
         done = subprocess.run([HONE, command, "--model", MODEL, "--use_peft", "--data", files["train"], "--eval_file", files["dev"], "--output_dir", run,
-                               "--max_steps", "60", "--batch_size", "8", "--save_steps", "0", *flags],
+                               "--max_steps", str(steps), "--batch_size", "8", "--save_steps", "0", *flags],
                               env=dict(os.environ, HONE_CACHE=str(self.folder / "cache")), capture_output=True, text=True, timeout=1800, stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, 0, done.stderr)
         figures = json.loads((run / "summary.json").read_text())["eval"]
@@ -111,7 +111,7 @@ class Persona(unittest.TestCase):
         write_rows(files["dev"], dev)
         for command, rate in (("dpo", "5e-5"), ("reward", "1e-4")):
             with self.subTest(command=command, name=name):
-                figures = self.trained(command, name, files, "--learning_rate", rate, "--max_length", "512", "--overlong", "cut")
+                figures = self.trained(command, name, files, "--learning_rate", rate, "--max_length", "384", "--overlong", "cut", steps=40)
                 self.assertGreater(figures["eval_rewards/accuracies"], 0.4)
 
     def test_right_and_wrong_solutions_of_gsm8k(self):

@@ -17,7 +17,7 @@
 #include "hone/text/gguf_vocabulary.h"
 
 namespace hone::model {
-namespace {
+namespace gguf_write_test {
 
 namespace fs = std::filesystem;
 
@@ -302,5 +302,5 @@ TEST(GgufExport, RowsThatAreNotWholeBlocksStayFloat16) {
   EXPECT_EQ(gguf_dtype({"norm", {64}}, DType::q8_0), DType::f32);
 }
 
-}  // namespace
+}  // namespace gguf_write_test
 }  // namespace hone::model

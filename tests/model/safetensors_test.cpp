@@ -10,7 +10,7 @@
 #include "file_builders.h"
 
 namespace hone::model {
-namespace {
+namespace safetensors_test {
 
 TensorProducer producer(const std::string& name, std::vector<int64_t> shape, float scale) {
   int64_t width = 1;
@@ -175,5 +175,5 @@ TEST(Safetensors, ShardsAreFound) {
   expect_refused([&] { find_shards(scratch.path); }, {"weight_map"}, "no map");
 }
 
-}  // namespace
+}  // namespace safetensors_test
 }  // namespace hone::model

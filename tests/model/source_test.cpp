@@ -12,7 +12,7 @@
 #include "hone/text/gguf_vocabulary.h"
 
 namespace hone::model {
-namespace {
+namespace source_test {
 
 namespace fs = std::filesystem;
 
@@ -300,5 +300,5 @@ TEST(ModelSource, TheDefaultModel) {
   EXPECT_EQ(query[96 * 576 + 5], -0x1.73p-6f);
 }
 
-}  // namespace
+}  // namespace source_test
 }  // namespace hone::model

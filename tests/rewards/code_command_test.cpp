@@ -8,7 +8,7 @@
 #include "judge_support.h"
 
 namespace hone::rewards {
-namespace {
+namespace code_command_test {
 
 using nlohmann::json;
 
@@ -140,5 +140,5 @@ TEST(CodeCommand, Unsandboxed) {
   EXPECT_EQ(std::filesystem::file_size(mark), size);
 }
 
-}  // namespace
+}  // namespace code_command_test
 }  // namespace hone::rewards

@@ -31,7 +31,7 @@ Rows kl_rows() {
   };
 }
 
-Rows loss_rows() {
+Rows ppo_loss_rows() {
   return {
       row("cliprange", &C::cliprange, "X", "the ratio is clipped to 1 - X .. 1 + X").also({"clip_ratio", "eps_clip"}).above(0).below(1e6).in(ppo),
       row("cliprange_value", &C::cliprange_value, "X", "a value's change is clipped to X")
@@ -81,7 +81,7 @@ Rows reward_shape_rows() {
 
 Rows ppo_rows() {
   Rows all = kl_rows();
-  for (const Rows& more : {loss_rows(), reward_shape_rows()}) all.insert(all.end(), more.begin(), more.end());
+  for (const Rows& more : {ppo_loss_rows(), reward_shape_rows()}) all.insert(all.end(), more.begin(), more.end());
   return all;
 }
 

@@ -35,20 +35,20 @@ uint32_t type_number(DType dtype) {
   }
 }
 
-constexpr int64_t kBlock = 32;  // elements of a q8_0 block
+constexpr int64_t kQ8Block = 32;  // elements of a q8_0 block
 
 // A block whose reciprocal overflows is far below what the float16 scale can tell from 0.
 bool to_q8_0_block(const float* in, std::byte* out) {
   float most = 0;
-  for (int i = 0; i < kBlock; ++i) {
+  for (int i = 0; i < kQ8Block; ++i) {
     if (!std::isfinite(in[i])) return false;
     most = std::max(most, std::abs(in[i]));
   }
   const float scale = most / 127.0f, reciprocal = scale == 0 ? 0.0f : 1.0f / scale;
   const uint16_t bits = float_to_f16(scale);
-  int8_t codes[kBlock] = {};
+  int8_t codes[kQ8Block] = {};
   if (std::isfinite(reciprocal))
-    for (int i = 0; i < kBlock; ++i) codes[i] = static_cast<int8_t>(std::round(in[i] * reciprocal));
+    for (int i = 0; i < kQ8Block; ++i) codes[i] = static_cast<int8_t>(std::round(in[i] * reciprocal));
   std::memcpy(out, &bits, 2);
   std::memcpy(out + 2, codes, sizeof codes);
   return bits != 0x7c00u;
@@ -162,9 +162,9 @@ void write_tensor(FileWriter& writer, const GgufTensor& tensor) {
 
 bool to_gguf(DType dtype, const float* in, int64_t count, std::byte* out) {
   if (dtype != DType::q8_0) return from_float32(dtype, in, count, out);
-  check(count % kBlock == 0, "to_gguf: {} elements are not whole blocks of {}", count, kBlock);
+  check(count % kQ8Block == 0, "to_gguf: {} elements are not whole blocks of {}", count, kQ8Block);
   bool fits = true;
-  for (int64_t i = 0; i < count; i += kBlock) fits = to_q8_0_block(in + i, out + i / kBlock * block_bytes(dtype)) && fits;
+  for (int64_t i = 0; i < count; i += kQ8Block) fits = to_q8_0_block(in + i, out + i / kQ8Block * block_bytes(dtype)) && fits;
   return fits;
 }
 

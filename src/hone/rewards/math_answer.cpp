@@ -4,10 +4,11 @@
 #include <cctype>
 #include <string>
 
+#include "hone/rewards/math_tree.h"
+
 namespace hone::rewards::math {
 namespace {
 
-bool digit(char c) { return c >= '0' && c <= '9'; }
 bool alnum(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || static_cast<unsigned char>(c) >= 0x80; }
 
 // The text between the brace at `open` and its partner.

@@ -136,8 +136,6 @@ constexpr Replacement kSigns[] = {
     {"\u2019", "'"},
 };
 
-bool letter(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
-
 std::string_view trimmed(std::string_view text, std::string_view what) {
   const size_t begin = text.find_first_not_of(what);
   if (begin == text.npos) return {};

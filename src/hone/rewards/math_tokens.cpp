@@ -13,9 +13,6 @@ constexpr size_t kMaxTokens = 4000;
 constexpr size_t kMaxDigits = 10000;
 constexpr long kMaxExponent = 10000;  // of ten
 
-bool digit(char c) { return c >= '0' && c <= '9'; }
-bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
 class Lexer {
  public:
   Lexer(std::string_view text, const TokenOptions& options) : text_(text), options_(options) {}

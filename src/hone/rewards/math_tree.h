@@ -10,6 +10,9 @@
 
 namespace hone::rewards::math {
 
+inline bool digit(char c) { return c >= '0' && c <= '9'; }
+inline bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
 enum class Kind {
   number,    // `number`
   symbol,    // `name`: a variable, infinity, anything without a value of its own

@@ -10,7 +10,7 @@
 namespace hone::train {
 namespace {
 
-double mean_of(std::span<const double> values) {
+double average(std::span<const double> values) {
   double sum = 0, count = 0;
   for (const double v : values)
     if (std::isfinite(v)) sum += v, count += 1;
@@ -19,7 +19,7 @@ double mean_of(std::span<const double> values) {
 
 // Squared standard error of the mean.
 double squared_error(std::span<const double> values) {
-  const double mean = mean_of(values), n = static_cast<double>(values.size());
+  const double mean = average(values), n = static_cast<double>(values.size());
   double squares = 0;
   for (const double v : values) squares += (v - mean) * (v - mean);
   return squares / (n * (n - 1));
@@ -43,16 +43,16 @@ void PartingGuard::rollout(double reward) {
 
 bool PartingGuard::rising() const {
   if (rewards_.empty() || rewards_at_best_.empty()) return false;
-  const double rise = mean_of(rewards_) - mean_of(rewards_at_best_);
+  const double rise = average(rewards_) - average(rewards_at_best_);
   if (rewards_.size() < 2 || rewards_at_best_.size() < 2) return rise > 0;
   return rise > 1.645 * std::sqrt(squared_error(rewards_) + squared_error(rewards_at_best_));
 }
 
 std::string PartingGuard::evaluated(int64_t step, std::span<const double> scores) {
-  const double mean = mean_of(scores);
+  const double mean = average(scores);
   if (!(level_ > 0) || !std::isfinite(mean)) return {};
   const auto t = static_cast<double>(++evaluations_);
-  if (best_step_ < 0 || mean > mean_of(best_)) {
+  if (best_step_ < 0 || mean > average(best_)) {
     best_.assign(scores.begin(), scores.end());
     best_step_ = step;
     rewards_at_best_ = std::exchange(rewards_, {});
@@ -66,7 +66,7 @@ std::string PartingGuard::evaluated(int64_t step, std::span<const double> scores
         "train reward and held-out score part: since step {} the train reward rose from {:.4g} to {:.4g} and the score of {} held-out prompts "
         "fell from {:.4g} to {:.4g} (by chance: at most {:.1g}); the policy exploits its reward: raise --kl_coef or --beta, lower --learning_rate, "
         "or mend the reward",
-        best_step_, mean_of(rewards_at_best_), mean_of(rewards_), scores.size(), mean_of(best_), mean, chance);
+        best_step_, average(rewards_at_best_), average(rewards_), scores.size(), average(best_), mean, chance);
   }
   rewards_.clear();
   return problem;
