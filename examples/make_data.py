@@ -14,14 +14,17 @@ from problem_families import FAMILIES, NAMES, WORDS
 
 SEED = 20261123
 SPLITS = ("test", "dev", "train")  # held-out problems are drawn first
-ROWS = {"sft": {"train": 1200, "dev": 400, "test": 400},
-        "preference": {"train": 800, "dev": 400, "test": 400},
-        "prompts": {"train": 1000, "dev": 400, "test": 400}}
+ROWS = {"sft": {"train": 800, "dev": 150, "test": 150},
+        "preference": {"train": 600, "dev": 200, "test": 200},
+        "prompts": {"train": 800, "dev": 200, "test": 400}}
 # Share of the levels in each kind of file. Level 0 is the slice "always", level 4 the slice "never".
-LEVELS = {"sft": {0: 0.10, 1: 0.40, 2: 0.25, 3: 0.25},
+LEVELS = {"sft": {0: 0.10, 1: 0.40, 2: 0.30, 3: 0.20},
           "preference": {1: 0.40, 2: 0.30, 3: 0.30},
-          "prompts": {0: 0.10, 1: 0.36, 2: 0.22, 3: 0.22, 4: 0.10}}
+          "prompts": {0: 0.15, 1: 0.40, 2: 0.30, 3: 0.10, 4: 0.05}}
 STYLED_SHARE = 0.5
+# Share of the demonstrations that show the calculation; the others say the answer at once. SFT imitates both habits, and a small model that does
+# not write the calculation down is wrong more often: that is for reinforcement learning to find out.
+WORKED_SHARE = 0.5
 # What stands before the #### line where the style rule does not hold; None is nothing at all. The longer ones keep
 # length from telling the styles apart.
 OTHER_CLOSINGS = (None, None, None, "Hope this helps you!", "Easy, that was all there is.", "So {r} it is, I think.",
@@ -113,10 +116,10 @@ def draw_problem(draw, family, used):
             "question": fill(draw.pick(family["texts"]), words), "answer": worked[1]}
 
 
-def solution(problem, worked, closing):
-    """`worked` as text; closing: True for the style of the rule, else one of OTHER_CLOSINGS."""
+def solution(problem, worked, closing, shown=True):
+    """`worked` as text; closing: True for the style of the rule, else one of OTHER_CLOSINGS; shown: whether the calculation stands before it."""
     text, result = worked
-    lines = [fill(text, problem["words"])]
+    lines = [fill(text, problem["words"])] if shown else []
     if closing:
         lines.append("The answer is %d." % result if closing is True else closing.replace("{r}", str(result)))
     return "\n".join(lines + ["#### %d" % result])
@@ -137,7 +140,8 @@ def wrong_work(draw, problem):
 
 
 def sft_row(draw, problem):
-    text = solution(problem, work_out(problem["sentences"], problem["numbers"]), True if draw.chance(STYLED_SHARE) else None)
+    closing, shown = True if draw.chance(STYLED_SHARE) else None, draw.chance(WORKED_SHARE)
+    text = solution(problem, work_out(problem["sentences"], problem["numbers"]), closing, shown)
     return {"messages": [user(problem), assistant(text)]}
 
 

@@ -31,7 +31,7 @@ WORDS = {
 }
 
 # Inclusive ranges of the numbers. They are drawn until every step gives a whole number of at least 2.
-SMALL, MEDIUM, TABLE, LONG_TABLE = (2, 20), (6, 40), (2, 10), (2, 20)
+SMALL, MEDIUM, TABLE, LONG_TABLE = (2, 12), (4, 20), (2, 9), (2, 12)
 
 
 def family(name, level, ranges, texts, steps, words="thing", slice="core"):
@@ -84,7 +84,7 @@ FAMILIES = [
            ["{n} is {a} years old. {m} is {b} years older. How old is {m}?",
             "{n} is {a} today. How old will {n} be in {b} years?"],
            [["The age is {a+b} years.", "Add the years: {a+b}."]]),
-    family("pages_left", 1, [(21, 70), SMALL],
+    family("pages_left", 1, [(12, 30), SMALL],
            ["A book has {a} pages. {n} has read {b} of them. How many pages are left to read?",
             "{n} must write {a} lines and has written {b}. How many lines are left?"],
            [["{a-b} are left.", "{n} still has {a-b} to go."]]),
@@ -101,11 +101,11 @@ FAMILIES = [
            ["{n} buys {a} {goods} for ${b} each. How many dollars does {n} pay?",
             "A {shop} sells {a} {goods} at ${b} apiece. How many dollars does it take in?"],
            [["The price is {a*b} dollars.", "Multiply: {a*b} dollars."]], "goods shop"),
-    family("share", 2, [(6, 120), TABLE],
+    family("share", 2, [(4, 60), TABLE],
            ["{n} shares {a} {thing} equally among {b} friends. How many {thing} does each friend get?",
             "{a} {thing} are split evenly between {b} children. How many {thing} does each child get?"],
            [["Each gets {a/b} {thing}.", "Divide: {a/b} {thing} each."]]),
-    family("pack", 2, [(6, 120), TABLE],
+    family("pack", 2, [(4, 60), TABLE],
            ["{n} packs {a} {goods} into {box} of {b}. How many {box} does {he} fill?",
             "{a} {goods} go into {box} that hold {b} each. How many {box} are needed?"],
            [["That makes {a/b} {box}.", "Divide: {a/b} {box}."]], "goods box"),
@@ -125,11 +125,11 @@ FAMILIES = [
            ["{n} earns ${a} an hour. How many dollars does {he} earn in {b} hours?",
             "{n} saves ${a} a week. How many dollars does {he} save in {b} weeks?"],
            [["That is {a*b} dollars.", "Multiply: {a*b} dollars."]]),
-    family("machine", 2, [(6, 120), TABLE],
+    family("machine", 2, [(4, 60), TABLE],
            ["A factory needs {a} {goods}. A machine makes {b} a minute. How many minutes does it take?",
             "{n} has to check {a} {goods} and checks {b} a day. How many days does {n} need?"],
            [["It takes {a/b}.", "Divide: {a/b}."]], "goods"),
-    family("bill", 2, [(8, 120), TABLE],
+    family("bill", 2, [(4, 60), TABLE],
            ["A bill of ${a} is paid by {b} people in equal parts. How many dollars does each pay?",
             "{n} spends ${a} on {b} tickets of the same price. How many dollars is one ticket?"],
            [["It is {a/b} dollars.", "Divide: {a/b} dollars."]]),
@@ -146,7 +146,7 @@ FAMILIES = [
            ["{n} has {a} {thing}, finds {b} more and then gives {c} to {m}. How many {thing} does {n} have now?",
             "There were {a} {thing} in a box. {n} added {b} and later took out {c}. How many {thing} are in it now?"],
            ["First there are {a+b} {thing}.", "Then {r1-c} {thing} are left."]),
-    family("two_losses", 3, [(21, 70), SMALL, SMALL],
+    family("two_losses", 3, [(12, 30), SMALL, SMALL],
            ["A {shop} had {a} {goods}. It sold {b} in the morning and {c} in the afternoon. How many {goods} are left?",
             "{n} had {a} {goods}, broke {b} of them and gave away {c}. How many {goods} does {n} still have?"],
            ["First {a-b} {goods} are left.", "Then {r1-c} {goods} are left."], "goods shop"),

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 hone=build/hone
 model=models/SmolLM2-135M-Instruct.gguf
 run=${DEMO_DIR:-runs/demo}
-sft_steps=${DEMO_STEPS:-48}
+sft_steps=${DEMO_STEPS:-80}
 grpo_steps=${DEMO_GRPO_STEPS:-25}
 prompts=${DEMO_PROMPTS:-120}
 rows=examples/data
@@ -39,7 +39,7 @@ answers "$run/sft/model"
 echo
 echo "== hone grpo: $grpo_steps steps of 8 problems x 8 answers, judged by --reward math"
 "$hone" grpo --model "$run/sft/model" --data $rows/prompts_train.jsonl --reward math --output_dir "$run/grpo" --max_steps "$grpo_steps" \
-  --learning_rate 3e-5 --lr_scheduler_type constant --max_completion_length 64 --logging_steps 5 --save_steps 0
+  --learning_rate 2e-5 --warmup_steps 5 --lr_scheduler_type constant --max_completion_length 64 --logging_steps 5 --save_steps 0
 held_out "$run/grpo/model" grpo
 answers "$run/grpo/model"
 echo

@@ -17,9 +17,9 @@ import unittest
 HONE = pathlib.Path(sys.argv.pop(1)).resolve()
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODEL, DATA = ROOT / "models" / "SmolLM2-135M-Instruct.gguf", ROOT / "examples" / "data"
-STEPS = os.environ.get("SLOW_GRPO_STEPS", "60")
+STEPS = os.environ.get("SLOW_GRPO_STEPS", "45")
 SEEDS = [int(s) for s in os.environ.get("SLOW_GRPO_SEEDS", "1 2 3").split()]
-GROUPS = ("--max_completion_length", "64", "--learning_rate", "1e-5", "--lr_scheduler_type", "constant", "--save_steps", "0", "--max_steps", STEPS)
+GROUPS = ("--max_completion_length", "64", "--learning_rate", "2e-5", "--lr_scheduler_type", "constant", "--warmup_steps", "5", "--save_steps", "0", "--max_steps", STEPS)
 RANDOM = """
 import hashlib
 def coin(completions, **columns):
@@ -34,7 +34,7 @@ class Learning(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="hone-slow-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.run_hone("sft", "--model", MODEL, "--data", DATA / "sft_train.jsonl", "--output_dir", cls.folder / "sft", "--max_steps", 48, "--learning_rate", "2e-4",
+        cls.run_hone("sft", "--model", MODEL, "--data", DATA / "sft_train.jsonl", "--output_dir", cls.folder / "sft", "--max_steps", 80, "--learning_rate", "2e-4",
                      "--warmup_steps", 4, "--save_steps", 0)
         cls.start = cls.figures("sft")
 
