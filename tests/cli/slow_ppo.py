@@ -49,6 +49,14 @@ class Learning(unittest.TestCase):
         prompts.write_text("".join(json.dumps({"prompt": turn("user", r["question"])}) + "\n" for r in rows))
         return pairs, prompts, [r["answer_matching_behavior"].strip() for r in rows]
 
+    def either(self, pairs):
+        """Demonstrations of how to answer without a preference: the chosen answer of every other row, the rejected one of the rest."""
+        out = self.folder / "either.jsonl"
+        with open(pairs) as lines:
+            rows = [json.loads(line) for line in lines]
+        out.write_text("".join(json.dumps({"messages": r["prompt"] + r[("chosen", "rejected")[i % 2]]}) + "\n" for i, r in enumerate(rows)))
+        return out
+
     def preference(self, prompts, wanted, *adapter):
         """Share of 8 sampled answers to each held-out question that begin with the preferred word."""
         out = run_hone("sample", "--model", MODEL, *adapter, "--file", prompts, "--num_generations", 8, "--max_new_tokens", 4, "--format", "jsonl")
@@ -63,9 +71,12 @@ class Learning(unittest.TestCase):
         dev_pairs, dev_prompts, wanted = self.persona("dev")
         run_hone("reward", "--model", MODEL, "--use_peft", "--data", pairs, "--eval_file", dev_pairs, "--output_dir", self.folder / "reward", "--max_steps", 60,
                  "--batch_size", 8, "--learning_rate", "3e-4", "--save_steps", 0)
-        before = self.preference(dev_prompts, wanted)
-        run_hone("ppo", "--model", MODEL, "--use_peft", "--data", prompts, "--reward", f"model:{self.folder / 'reward' / 'model'}", "--output_dir",
-                 self.folder / "ppo", "--batch_size", 16, "--num_generations", 4, "--max_completion_length", 4, "--missing_eos_penalty", 1, "--max_steps", 80,
+        run_hone("sft", "--model", MODEL, "--use_peft", "--data", self.either(pairs), "--output_dir", self.folder / "sft", "--max_steps", 20, "--batch_size", 8,
+                 "--learning_rate", "3e-4", "--save_steps", 0)
+        start = self.folder / "sft" / "model"
+        before = self.preference(dev_prompts, wanted, "--adapter", start)
+        run_hone("ppo", "--model", MODEL, "--adapter", start, "--data", prompts, "--reward", f"model:{self.folder / 'reward' / 'model'}", "--output_dir",
+                 self.folder / "ppo", "--batch_size", 8, "--num_generations", 8, "--num_ppo_epochs", 2, "--max_completion_length", 4, "--missing_eos_penalty", 1, "--max_steps", 60,
                  "--learning_rate", "2e-4", "--logging_steps", 1, "--save_steps", 0)
         seconds = time.monotonic() - begin
         after = self.preference(dev_prompts, wanted, "--adapter", self.folder / "ppo" / "model")
