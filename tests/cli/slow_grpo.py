@@ -17,7 +17,7 @@ import unittest
 HONE = pathlib.Path(sys.argv.pop(1)).resolve()
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MODEL, DATA = ROOT / "models" / "SmolLM2-135M-Instruct.gguf", ROOT / "examples" / "data"
-STEPS = os.environ.get("SLOW_GRPO_STEPS", "45")
+STEPS = os.environ.get("SLOW_GRPO_STEPS", "35")
 SEEDS = [int(s) for s in os.environ.get("SLOW_GRPO_SEEDS", "1 2 3").split()]
 GROUPS = ("--max_completion_length", "64", "--learning_rate", "2e-5", "--lr_scheduler_type", "constant", "--warmup_steps", "5", "--save_steps", "0", "--max_steps", STEPS)
 RANDOM = """
@@ -36,7 +36,7 @@ class Learning(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         cls.run_hone("sft", "--model", MODEL, "--data", DATA / "sft_train.jsonl", "--output_dir", cls.folder / "sft", "--max_steps", 80, "--learning_rate", "2e-4",
                      "--warmup_steps", 4, "--save_steps", 0)
-        cls.start = cls.figures("sft")
+        cls.start = cls.figures("sft", 8)
 
     @classmethod
     def run_hone(cls, *words):
@@ -45,11 +45,11 @@ class Learning(unittest.TestCase):
             raise AssertionError(done.stderr)
 
     @classmethod
-    def figures(cls, run):
-        """8 answers to each of the 400 held-out problems, the same noise for every model."""
+    def figures(cls, run, answers=4):
+        """So many answers to each of the 400 held-out problems, with the same noise for every model."""
         out = cls.folder / f"{run}.json"
         cls.run_hone("eval", "--model", cls.folder / run / "model", "--data", DATA / "prompts_test.jsonl", "--reward", "math", "--max_new_tokens", 64,
-                     "--num_generations", 8, "--pass_k", "1,8", "--output", out)
+                     "--num_generations", answers, "--pass_k", f"1,{answers}", "--output", out)
         figures = json.loads(out.read_text())
         print(run, {k: round(v, 3) for k, v in figures.items() if isinstance(v, float)}, flush=True)
         return figures
