@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 hone=build/hone
 model=models/SmolLM2-135M-Instruct.gguf
 run=${DEMO_DIR:-runs/demo}
-sft_steps=${DEMO_STEPS:-80}
-grpo_steps=${DEMO_GRPO_STEPS:-25}
+sft_steps=${DEMO_STEPS:-64}
+grpo_steps=${DEMO_GRPO_STEPS:-20}
 prompts=${DEMO_PROMPTS:-120}
 rows=examples/data
 
