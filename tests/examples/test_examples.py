@@ -144,7 +144,7 @@ class ExampleData(unittest.TestCase):
             expected = {"sft": {"always": 0.1, "core": 0.9}, "preference": {"core": 1.0}, "prompts": {"always": 0.15, "core": 0.8, "never": 0.05}}
             self.assertEqual(set(share), set(expected[name.split("_")[0]]), name)
             for s, wanted in expected[name.split("_")[0]].items():
-                self.assertAlmostEqual(share[s], wanted, delta=0.01, msg=name)
+                self.assertAlmostEqual(share[s], wanted, delta=0.005, msg=name)
 
     def test_demonstrations_are_right(self):
         styled, worked = [], []
