@@ -51,7 +51,7 @@ GateVerdict judge(const config::Gates& gates, config::Command stage, const Json&
     return verdict(figure_of(eval, "eval_rewards/accuracies", "held-out accuracy", "min_reward_accuracy", *gates.min_reward_accuracy, false),
                    "train longer or on more pairs (section reward), give more held-out pairs for a narrower interval, or lower min_reward_accuracy");
   if (stage == config::ppo && gates.max_kl)
-    return verdict(figure_of(train, "kl", "KL to the start", "max_kl", *gates.max_kl, true),
+    return verdict(figure_of(train, "kl_median", "KL to the start (median of the last ten steps)", "max_kl", *gates.max_kl, true),
                    "raise kl_coef, give a kl_target, lower learning_rate or take fewer steps (section ppo), or raise max_kl");
   return {};
 }

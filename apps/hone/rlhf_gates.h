@@ -12,7 +12,8 @@ struct GateVerdict {
   train::Json json;  // of summary.json; null: no threshold
 };
 
-/// Whether a stage with this summary.json lets the next one start. The held-out loss and the KL count as they are; of the reward model's accuracy
+/// Whether a stage with this summary.json lets the next one start. The held-out loss and the KL (the median of the last
+/// ten steps before the kept model) count as they are; of the reward model's accuracy
 /// the lower end of its 95 % interval counts: it must be sure that the reward model is that good. A figure that is not there does not pass.
 GateVerdict judge(const config::Gates& gates, config::Command stage, const train::Json& summary);
 

@@ -14,6 +14,7 @@
 #include "hone/base/signals.h"
 #include "hone/model/export.h"
 #include "hone/train/loop.h"
+#include "hone/train/rollout_guards.h"
 #include "loaded_model.h"
 #include "on_policy.h"
 #include "reward_models.h"
@@ -130,6 +131,7 @@ train::MemoryDemand demand_of(const Run& run) {
   config::RunConfig stored = config;
   stored.load_in_4bit |= stored_in_4bit(run.opened);
   train::MemoryDemand demand = train::memory_demand(run.model_config(), stored);
+  demand.on_policy = run.policy != nullptr;
   if (run.command == config::ppo && !config.use_peft) {
     demand.weights *= 2;  // the value model's
     demand.trained *= 2;
@@ -252,6 +254,7 @@ Json write_summary(const Run& run, const train::TrainResult& result, const Json&
   summary["wall_seconds"] = monotonic_seconds() - run.begin;
   summary["peak_memory_mib"] = peak_rss_mib();
   summary["train"] = result.last_metrics;
+  if (!result.last_kls.empty()) summary["train"]["kl_median"] = train::median_of(result.last_kls);
   summary["eval"] = result.last_eval;
   if (!report.is_null()) summary["eval"].update(report);  // of what stands in model/
   write_atomic(run.folder / "summary.json", summary.dump(1) + "\n");

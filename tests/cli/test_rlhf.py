@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 import unittest
@@ -149,6 +150,16 @@ class GatesTest(Rlhf):
 
     def test_kl(self):
         self.stopped_at("ppo", "{max_kl: 0}", "KL to the start", "kl_coef", ppo="num_ppo_epochs: 1")
+
+    def test_kl_is_the_median_of_the_last_ten_steps(self):
+        config = self.config(gate="{max_kl: 100}", steps=12, ppo="num_ppo_epochs: 1\nmax_kl: 0")  # the guard is off, the gate is not
+        self.run_hone("run", config=config)
+        with open(self.folder / "run" / "ppo" / "metrics.jsonl") as lines:
+            kls = [line["kl"] for line in map(json.loads, lines) if "kl" in line]
+        gate = self.summary("run")["stages"]["ppo"]["gate"]
+        self.assertEqual(len(kls), 12)
+        self.assertEqual(gate["value"], statistics.median(kls[-10:]))
+        self.assertNotEqual(gate["value"], kls[-1])
 
     def test_passed(self):
         config = self.config(gate="{max_eval_loss: 100, min_reward_accuracy: 0, max_kl: 100}", sft=self.held_out("a", demonstrations(6)),

@@ -168,6 +168,26 @@ TEST(AdaptersOnOneBase, AreSwitchedForEachForward) {
   EXPECT_TRUE(same_bits(train::score_rows(*model, rows, 64)[0], off[0]));
 }
 
+// A reward model's scores do not depend on how rows are packed: samples of one prompt as a tree, cut by the budget, or each by itself.
+TEST(AdaptersOnOneBase, ScoresOfAPromptsSamplesAreThoseOfEachAlone) {
+  const auto source = model::open_model(golden::golden_path("models/tied_gqa2").string());
+  const auto model = model::load_model(*source, ops::Backend::kernels, at::kCPU, 64);
+  model::add_score_head(*model, 3);
+  adapters::LoraConfig config;
+  config.r = 4;
+  const auto adapter = adapters::create_adapter(*model, *source, config, 1);
+  for (ops::Parameter* p : adapter->parameters) p->value.detach().add_(0.01f);
+  adapters::updated(*adapter);
+  // Two prompts with samples of different lengths, one of them twice, then rows with nothing in common.
+  const std::vector<std::vector<int32_t>> rows{
+      {1, 5, 9, 2, 7, 3}, {1, 5, 9, 2, 7, 11, 4, 3}, {1, 5, 9, 2, 7, 3}, {1, 5, 9, 2}, {1, 8, 8, 6, 2, 3}, {1, 8, 8, 6, 5, 3}, {4}, {9, 9, 9}, {9}};
+  std::vector<float> alone;
+  for (const auto& row : rows) alone.push_back(train::reward_scores(*model, std::vector<std::vector<int32_t>>{row}, 64, &adapter->set).at(0));
+  EXPECT_NE(alone[0], alone[1]);
+  for (const int64_t budget : {1, 7, 14, 20, 1000})
+    EXPECT_TRUE(same_bits(train::reward_scores(*model, rows, budget, &adapter->set), alone)) << "micro-batches of " << budget << " tokens";
+}
+
 // Decoding with an adapter on a 4-bit base has the bits of the forward over the whole text.
 TEST(AdaptersOnOneBase, SampledLogprobsAreTheForwards) {
   const auto source = model::open_model(golden::golden_path("models/tied_gqa2").string());

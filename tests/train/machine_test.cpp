@@ -62,6 +62,16 @@ TEST(MemoryPlan, AllOfTheModelIsTrainedWithTheLongestRowAtOnceWhereItFits) {
   EXPECT_GE(tight.micro_batch_tokens, 700);
 }
 
+TEST(MemoryPlan, OnPolicyRunsComputeTwiceUnlessToldOtherwise) {
+  train::MemoryDemand demand{.weights = 540e6, .trained = 135e6, .on_policy = true};
+  const train::MemoryPlan plan = train::plan_memory(small_model(), demand, {}, {700, 180}, kRoom);
+  EXPECT_TRUE(plan.checkpointing);
+  EXPECT_EQ(plan.activation_bytes_per_token, model::activation_bytes_per_token(small_model(), true));
+  config::LoopOptions loop;
+  loop.gradient_checkpointing = false;
+  EXPECT_FALSE(train::plan_memory(small_model(), demand, loop, {700, 180}, kRoom).checkpointing);
+}
+
 TEST(MemoryPlan, TooLittleForTheLongestRowIsRefused) {
   EXPECT_THROW(train::plan_memory(small_model(), adapter_demand(), {}, {400, 180}, 0.5e9), UserError);
 }

@@ -167,6 +167,8 @@ TEST(LevelGuard, TakesTheMedianOfItsWindow) {
   EXPECT_FALSE(guard.sound());
   LevelGuard off(0, 1);
   EXPECT_FALSE(off.exceeded(1e9));
+  EXPECT_EQ(off.median(), 1e9) << "recorded all the same: hone rlhf's gate reads it";
+  EXPECT_TRUE(off.sound());
 }
 
 /// A rollout of 16 completions of about `length` tokens, of which `repeated` are one token again and again.

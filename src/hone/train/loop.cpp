@@ -94,7 +94,9 @@ class Loop {
     }
     load_checkpoint(job_.run, best, optimizer_, /*weights_only=*/true);
     values_changed(passes_);
-    result_.last_eval = read_state(job_.run, best).data.at("last_eval");  // of what is saved now
+    const Json state = read_state(job_.run, best).data;  // of what is saved now
+    result_.last_eval = state.at("last_eval");
+    result_.last_kls = state.at("progress").value("kl", std::vector<double>());
     log_info("the model is the best by {}: step {}", metric_name(), best);
   }
 
@@ -337,6 +339,7 @@ class Loop {
   }
 
   TrainResult finish() {
+    if (result_.last_kls.empty()) result_.last_kls = guards_.last_kls();
     result_.steps = progress_.step;
     metrics_->close();
     if (rollouts_ && result_.exit == Exit::ok && progress_.step == result_.total_steps) rollouts_->finished();

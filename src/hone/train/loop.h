@@ -51,8 +51,9 @@ struct TrainResult {
   std::string message;   // why it ended early; empty when it ran to its end
   int64_t steps = 0;
   int64_t total_steps = 0;
-  Json last_metrics;  // of the last logged step
-  Json last_eval;     // of the last evaluation, null without one
+  Json last_metrics;             // of the last logged step
+  std::vector<double> last_kls;  // `kl` of up to ten steps before the model that is kept; empty where it is not measured
+  Json last_eval;                // of the last evaluation, null without one
 };
 
 /// Runs the job. Bad input and full disks are UserErrors; guards and signals come back as the result's exit code.

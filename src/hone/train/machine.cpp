@@ -80,7 +80,8 @@ MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, 
         "but {:.1f} GB are free; train an adapter (--use_peft, --load_in_4bit), lower --max_length, or use a smaller model",
         plan.static_bytes / 1e9, least / 1e9, longest, available / 1e9);
   const int64_t lowest = long_rows_again ? std::min(longest, preferred) : longest;  // a budget that holds every row that is not computed twice
-  plan.checkpointing = loop.gradient_checkpointing.value_or(room < bytes_of(std::max(lowest, loop.micro_batch_tokens.value_or(lowest)), false));
+  const bool short_of_room = room < bytes_of(std::max(lowest, loop.micro_batch_tokens.value_or(lowest)), false);
+  plan.checkpointing = loop.gradient_checkpointing.value_or(demand.on_policy || short_of_room);
   const auto fit = static_cast<int64_t>(std::max(0.0, room) / bytes_of(1, plan.checkpointing));
   plan.micro_batch_tokens = loop.micro_batch_tokens.value_or(std::clamp(fit, std::min(fit, lowest), std::max(lowest, preferred)));
   if (long_rows_again) plan.checkpoint_above = plan.micro_batch_tokens;

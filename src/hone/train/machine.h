@@ -31,6 +31,7 @@ struct MemoryDemand {
   bool adapter = false;      // `trained` has values of its own
   double optimizer = 8;      // bytes of optimizer state an element
   int64_t adapter_rank = 0;  // see model::activation_bytes_per_token
+  bool on_policy = false;    // a step also samples: computing the blocks twice is a small share of it
   double total(bool with_optimizer) const;
 };
 MemoryDemand memory_demand(const model::ModelConfig& model, const config::RunConfig& config);
@@ -52,7 +53,8 @@ struct MemoryPlan {
   int64_t activation_bytes_per_token = 0;
 };
 
-/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. With an adapter the few rows that alone exceed
+/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. On-policy runs are checkpointed: their
+/// activations would set the peak for a small share of the step. With an adapter the few rows that alone exceed
 /// the budget are checkpointed, so that they do not decide the peak. UserError (exit 4) when even the longest row alone with checkpointing does not
 /// fit. None of these choices changes a bit of the result.
 MemoryPlan plan_memory(const model::ModelConfig& model, const MemoryDemand& demand, const config::LoopOptions& loop, const RowLengths& rows,

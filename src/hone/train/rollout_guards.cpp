@@ -118,18 +118,17 @@ void SignalGuard::restore(const Json& state) {
   for (const Json& f : state) window_.push_back({f.at(0), f.at(1), f.at(2), f.at(3), f.at(4), f.at(5), f.at(6), f.at(7).get<std::vector<int64_t>>()});
 }
 
-double LevelGuard::median() const {
-  std::vector<double> sorted = window_;
-  std::sort(sorted.begin(), sorted.end());
-  const size_t n = sorted.size();
-  return n == 0 ? 0 : (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+double median_of(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n == 0 ? std::nan("") : (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 bool LevelGuard::exceeded(double value) {
-  if (!(bound_ > 0) || !std::isfinite(value)) return false;
+  if (!std::isfinite(value)) return false;
   window_.push_back(value);
   if (window_.size() > size_) window_.erase(window_.begin());
-  if (fired_ || window_.size() < size_ || median() <= bound_) return false;
+  if (!(bound_ > 0) || fired_ || window_.size() < size_ || median() <= bound_) return false;
   fired_ = true;
   return true;
 }

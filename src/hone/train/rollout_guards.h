@@ -50,6 +50,9 @@ class SignalGuard {
   std::deque<Facts> window_;
 };
 
+/// NaN of none.
+double median_of(std::vector<double> values);
+
 /// Watches a figure that must stay under a bound: the median of the last few values is above it.
 class LevelGuard {
  public:
@@ -58,7 +61,8 @@ class LevelGuard {
   bool exceeded(double value);
   /// Whether it has not begun to rise: the median is at most half the bound.
   bool sound() const;
-  double median() const;
+  double median() const { return median_of(window_); }
+  /// The last values, at most `window` of them, whether there is a bound or not.
   const std::vector<double>& window() const { return window_; }
   void restore(std::vector<double> window) { window_ = std::move(window); }
 

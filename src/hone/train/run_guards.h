@@ -35,6 +35,8 @@ class RunGuards {
   bool sound() const { return fall_.sound() && kl_.sound() && drift_.sound(); }
   /// A resumed run has been through its first steps.
   void skip_first_steps() { trainable_.skip(); }
+  /// `kl` of the last steps, at most ten; none in a run that does not measure it.
+  const std::vector<double>& last_kls() const { return kl_.window(); }
   void write(Json& progress) const;
   void restore(const Json& progress);
 

@@ -14,6 +14,7 @@ std::vector<std::vector<float>> score_rows(model::Model& model, std::span<const 
                                            const ops::AdapterSet* adapters = nullptr);
 
 /// The reward head's score of each row of ids at its last token: of `adapters` where they have a head, else of the model.
+/// Rows of one prompt that follow each other are computed as a tree; how rows are packed does not change a bit.
 std::vector<float> reward_scores(model::Model& model, std::span<const std::vector<int32_t>> rows, int64_t micro_batch_tokens,
                                  const ops::AdapterSet* adapters = nullptr);
 
