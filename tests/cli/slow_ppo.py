@@ -77,7 +77,7 @@ class Learning(unittest.TestCase):
         before = self.preference(dev_prompts, wanted, "--adapter", start)
         run_hone("ppo", "--model", MODEL, "--adapter", start, "--data", prompts, "--reward", f"model:{self.folder / 'reward' / 'model'}", "--output_dir",
                  self.folder / "ppo", "--batch_size", 8, "--num_generations", 8, "--num_ppo_epochs", 2, "--max_completion_length", 4, "--missing_eos_penalty", 1,
-                 "--max_steps", 60, "--learning_rate", "2e-4", "--logging_steps", 1, "--save_steps", 0)
+                 "--kl_coef", 0.1, "--max_steps", 30, "--learning_rate", "1e-4", "--lr_scheduler_type", "constant", "--logging_steps", 1, "--save_steps", 0)
         seconds = time.monotonic() - begin
         after = self.preference(dev_prompts, wanted, "--adapter", self.folder / "ppo" / "model")
         print(f"held-out preference {before:.3f} before, {after:.3f} after PPO, {seconds:.0f} s with the reward model", file=sys.stderr)
