@@ -30,6 +30,18 @@ bool shares_base(const config::RunConfig& config, const RewardModelFiles& files,
          quantisation_name(config) == quantisation_name(files.config) && policy->source->content_hash() == files.opened.source->content_hash();
 }
 
+// All but the weights.
+train::RewardModelParts parts_of(std::shared_ptr<const void> owner, const TextModel& text, const model::ModelConfig& model,
+                                 const config::RunConfig& config) {
+  train::RewardModelParts parts;
+  parts.owner = std::move(owner);
+  parts.config = &model;
+  parts.tokenizer = &text.tokenizer;
+  parts.chat = &text.chat;
+  parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
+  return parts;
+}
+
 std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& config, const std::string& folder, const train::Machine& machine,
                                                    const OpenedModel* policy, RewardModels* models) {
   config::RunConfig own = config;  // neither the policy's adapter nor its base's storage
@@ -40,21 +52,19 @@ std::unique_ptr<rewards::Reward> load_model_reward(const config::RunConfig& conf
   auto owned = std::make_shared<OwnedRewardModel>(OwnedRewardModel{open_reward_model(own, folder), {}});
   if (models && shares_base(config, owned->files, policy)) {
     log_info("--reward model:{} stands on the policy's base", folder);
-    auto late = std::make_unique<train::LateReward>();
-    models->shared.push_back({folder, late.get()});
+    // Not its files: they would stand in memory beside the policy's, which are the same.
+    const auto text = std::make_shared<const RewardText>(std::move(owned->files.opened.text), owned->files.opened.source->config());
+    auto late = std::make_unique<train::LateReward>(train::make_model_reward(parts_of(text, text->text, text->config, config)));
+    models->shared.push_back({folder, late.get(), text});
     return late;
   }
   owned->loaded = load_reward_model(owned->files, machine, std::min(config.max_length, owned->files.opened.source->config().max_position_embeddings));
   if (policy && policy->text.tokenizer.hash() != owned->files.opened.text.tokenizer.hash())
     log_info("--reward model:{} has another tokenizer: completions are given to it as text, and tokenised anew", folder);
-  train::RewardModelParts parts;
+  train::RewardModelParts parts = parts_of(owned, owned->files.opened.text, owned->files.opened.source->config(), config);
   parts.model = owned->loaded.model.get();
   parts.adapters = set_of(owned->loaded.adapter);
-  parts.tokenizer = &owned->files.opened.text.tokenizer;
-  parts.chat = &owned->files.opened.text.chat;
-  parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
   if (models && !owned->loaded.adapter) models->standing.push_back({folder, owned, &owned->files.opened, owned->loaded.model.get()});
-  parts.owner = std::move(owned);
   return train::make_model_reward(std::move(parts));
 }
 
@@ -105,14 +115,15 @@ std::vector<train::NamedReward> load_rewards(const config::RunConfig& config, co
 }
 
 void place_shared_reward(const SharedReward& shared, const config::RunConfig& config, const OpenedModel& opened, model::Model& model) {
-  std::shared_ptr<adapters::Adapter> adapter = adapters::load_adapter(model, adapters::read_peft(shared.folder), *opened.source, false);
-  train::RewardModelParts parts;
-  parts.owner = adapter;
+  struct Placed {
+    std::shared_ptr<const RewardText> text;
+    std::unique_ptr<adapters::Adapter> adapter;
+  };
+  const auto placed =
+      std::make_shared<Placed>(Placed{shared.text, adapters::load_adapter(model, adapters::read_peft(shared.folder), *opened.source, false)});
+  train::RewardModelParts parts = parts_of(placed, shared.text->text, shared.text->config, config);
   parts.model = &model;
-  parts.adapters = &adapter->set;
-  parts.tokenizer = &opened.text.tokenizer;
-  parts.chat = &opened.text.chat;
-  parts.micro_batch_tokens = config.micro_batch_tokens.value_or(1024);
+  parts.adapters = &placed->adapter->set;
   shared.reward->place(train::make_model_reward(std::move(parts)));
 }
 

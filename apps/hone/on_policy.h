@@ -14,10 +14,17 @@
 
 namespace hone::app {
 
+/// What a reward model reads text with: its own tokenizer and template.
+struct RewardText {
+  TextModel text;
+  model::ModelConfig config;
+};
+
 /// A reward model that is an adapter on the policy's own base, before that is loaded.
 struct SharedReward {
   std::string folder;
   train::LateReward* reward = nullptr;
+  std::shared_ptr<const RewardText> text;
 };
 
 /// A reward model that is loaded whole, for whoever can put an adapter of its own on it.

@@ -75,6 +75,15 @@ void same_tokenizer(const OpenedModel& policy, const OpenedModel& value, const s
     fail("--value_model {}: its tokenizer is not the policy's, and a value belongs to every token; give --value_model policy", folder);
 }
 
+RewardModelFiles open_value_model(const config::RunConfig& config, const std::string& folder) {
+  config::RunConfig own = config;
+  own.adapter.clear();
+  own.chat_template_path.clear();
+  own.load_in_4bit = false;
+  if (!is_adapter_folder(folder)) own.model_name_or_path.clear();
+  return open_reward_model(own, folder, "--value_model ");
+}
+
 // A new adapter with a value head; beside a policy that goes on with --adapter it has that one's shape.
 std::unique_ptr<adapters::Adapter> value_adapter_on(model::Model& model, const OpenedModel& opened, const config::RunConfig& config) {
   adapters::LoraConfig shape = lora_config(config, opened.source->path().string(), adapters::Task::seq_cls);
@@ -112,12 +121,7 @@ void value_from_folder(Roles& roles, const RoleInputs& in, train::TrainJob& job,
     return;
   }
   const bool is_adapter = is_adapter_folder(folder);
-  config::RunConfig own = in.config;
-  own.adapter.clear();
-  own.chat_template_path.clear();
-  own.load_in_4bit = false;
-  own.model_name_or_path = is_adapter ? in.config.model_name_or_path : "";
-  roles.files = std::make_unique<RewardModelFiles>(open_reward_model(own, folder));
+  roles.files = std::make_unique<RewardModelFiles>(open_value_model(in.config, folder));
   same_tokenizer(in.opened, roles.files->opened, folder);
   if (!is_adapter) roles.files->config.load_in_4bit = in.config.load_in_4bit;
   const model::ModelSource& source = *roles.files->opened.source;
@@ -133,12 +137,22 @@ void value_from_folder(Roles& roles, const RoleInputs& in, train::TrainJob& job,
     roles.adapter = value_adapter_on(*roles.model, *roles.opened, in.config);
 }
 
+// A, B and magnitudes of an adapter of the same shape: the value model begins as the policy's body.
+void take_values(adapters::Adapter& value, const adapters::Adapter& policy) {
+  at::NoGradGuard no_grad;
+  for (const ops::Parameter* from : policy.parameters)
+    for (ops::Parameter* to : value.parameters)
+      if (to->name() == from->name() && to->value.sizes() == from->value.sizes()) to->value.copy_(from->value);
+  adapters::updated(value);
+}
+
 void value_from_policy(Roles& roles, const RoleInputs& in, train::TrainJob& job) {
   roles.opened = &in.opened;
   roles.model = job.model;
   if (in.config.use_peft) {
     const RewardBody body(*job.model, static_cast<uint64_t>(in.config.seed));
     roles.adapter = value_adapter_on(*job.model, in.opened, in.config);
+    if (!in.config.adapter.empty()) take_values(*roles.adapter, *job.adapter);
     return;
   }
   roles.own_model = load_weights(*in.opened.source, in.machine, in.config, in.longest, /*language_head=*/false);
@@ -157,6 +171,12 @@ void check_roles(const config::RunConfig& config) {
   if (is_adapter_folder(folder) && !config.use_peft)
     fail("--value_model {}: an adapter, but models are trained whole here; add --use_peft, merge it first (hone merge), or give --value_model policy",
          folder);
+}
+
+// The same, with the policy at hand: its files are opened, but no weights are read.
+void check_value_model(const config::RunConfig& config, const OpenedModel& opened) {
+  const std::string folder = value_folder(config);
+  if (!folder.empty()) same_tokenizer(opened, open_value_model(config, folder).opened, folder);
 }
 
 std::shared_ptr<void> make_roles(const RoleInputs& in, train::TrainJob& job) {
@@ -220,7 +240,7 @@ Technique ppo_technique(const config::RunConfig& given) {
         return std::make_unique<train::PpoTraining>(rollout, config);
       },
       [](const config::RunConfig& c) { return train::ppo_plan(c.batch_size, c.num_ppo_epochs, c.num_mini_batches, static_cast<uint64_t>(c.seed)); },
-      make_roles};
+      check_value_model, make_roles};
   return technique;
 }
 

@@ -59,19 +59,19 @@ std::string reward_folder(const std::vector<std::string>& specs) {
   fail("--reward {}: found {}, wanted model:DIR here", spec, kind.empty() ? "nothing" : kind);
 }
 
-RewardModelFiles open_reward_model(const config::RunConfig& given, const std::string& folder) {
+RewardModelFiles open_reward_model(const config::RunConfig& given, const std::string& folder, const std::string& named) {
   config::RunConfig config = given;
   const bool is_adapter = fs::exists(fs::path(folder) / "adapter_config.json") && !fs::exists(fs::path(folder) / "config.json");
   if (!is_adapter) {
     if (!given.model_name_or_path.empty() && given.model_name_or_path != folder)
-      fail("--model {} and --reward model:{} are two models; --model is only for an adapter's base", given.model_name_or_path, folder);
+      fail("--model {} and {}{} are two models; --model is only for an adapter's base", given.model_name_or_path, named, folder);
     config.model_name_or_path = folder;
     return {open_checked_model(config, config.adapter.empty() ? model::Head::reward : model::Head::any), config};
   }
-  if (!given.adapter.empty()) fail("--reward model:{} is an adapter already; leave --adapter {} out", folder, given.adapter);
+  if (!given.adapter.empty()) fail("{}{} is an adapter already; leave --adapter {} out", named, folder, given.adapter);
   const adapters::PeftAdapter files = adapters::read_peft(folder);
   if (files.config.task != adapters::Task::seq_cls)
-    fail("--reward model:{}: an adapter of a language model (task_type {}), no reward model: it has no score head", folder, "CAUSAL_LM");
+    fail("{}{}: an adapter of a language model (task_type CAUSAL_LM), no reward model: it has no score head", named, folder);
   config.adapter = folder;
   if (config.model_name_or_path.empty()) config.model_name_or_path = files.config.base_model_name_or_path;
   if (config.model_name_or_path.empty()) fail("{}: the adapter names no base; add --model BASE", folder);

@@ -28,7 +28,8 @@ struct LoadedReward {
 
 /// model:DIR where DIR is a reward model (config.json), perhaps with --adapter on top, a base for the reward adapter of --adapter, or a reward
 /// adapter itself (adapter_config.json), whose base is --model, else the one that it names. UserError for anything that gives no rewards.
-RewardModelFiles open_reward_model(const config::RunConfig& config, const std::string& folder);
+/// `named`: what the user wrote before the folder, for messages.
+RewardModelFiles open_reward_model(const config::RunConfig& config, const std::string& folder, const std::string& named = "--reward model:");
 LoadedReward load_reward_model(const RewardModelFiles& files, const train::Machine& machine, int64_t positions);
 
 /// For training: what load_weights is to a language model. Opened with Head::any; a source without a reward head gets a new one from the seed.

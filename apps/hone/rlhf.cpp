@@ -139,8 +139,8 @@ class Report {
   throw UserError(exit, message);
 }
 
-// Trains the stage, or keeps what stands of it, and passes its gate.
-void run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
+// Trains the stage, or keeps what stands of it, and passes its gate. False: --max_time ended it before its last step, it is not done.
+bool run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
   config::Arguments arguments = stage.arguments;
   const fs::path folder = folder_of(stage);
   arguments.config.resume = arguments.config.resume && fs::exists(folder / "run.yaml");
@@ -152,6 +152,12 @@ void run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
   if (done.exit != Exit::ok) {
     report.add(stage, done.summary, false, {});
     end_early(report, done.exit, fmt::format("{}: {}", name_of(stage), done.message));
+  }
+  if (!done.kept && done.summary.at("steps") < done.summary.at("total_steps")) {
+    report.add(stage, done.summary, false, {});
+    report.write(Exit::ok, fmt::format("{}: {}", name_of(stage), done.message));
+    log_info("{} is not done: --resume goes on with it, and with the stages behind it", name_of(stage));
+    return false;
   }
   if (done.kept) {
     log_info("{} is done already: its result is kept", name_of(stage));
@@ -167,6 +173,7 @@ void run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
               fmt::format("the gate of {} is not passed: {}.\n{}.\nEverything is kept: with another threshold --resume goes on behind this stage; to "
                           "train it anew move {} away first",
                           name_of(stage), gate.words, gate.advice, folder.string()));
+  return true;
 }
 
 // The result of the last stage is that of the run: the same files under a second name, or copies where the file system has no hard links.
@@ -200,7 +207,7 @@ int run_rlhf(const Arguments& run) {
   Report report(folder);
   for (size_t i = 0; i < stages.size(); ++i) {
     log_info("stage {} of {}: {}", i + 1, stages.size(), name_of(stages[i]));
-    run_stage(stages[i], run.gates, report);
+    if (!run_stage(stages[i], run.gates, report)) return static_cast<int>(Exit::ok);
   }
   place_result(config::stage_model(folder, config::ppo), folder);
   const Json summary = report.write(Exit::ok, "");

@@ -132,18 +132,17 @@ train::MemoryDemand demand_of(const Run& run) {
   stored.load_in_4bit |= stored_in_4bit(run.opened);
   train::MemoryDemand demand = train::memory_demand(run.model_config(), stored);
   demand.on_policy = run.policy != nullptr;
-  if (run.command == config::ppo && !config.use_peft) {
-    demand.weights *= 2;  // the value model's
-    demand.trained *= 2;
-  }
+  const bool ppo = run.command == config::ppo, reference = config.sync_ref_model || (run.policy && run.policy->method->reference());
   if (!config.use_peft) {
-    if (config.sync_ref_model || (run.policy && run.policy->method->reference())) demand.weights *= 2;  // the reference's own
+    const double one = demand.weights;
+    if (ppo) demand.weights += one, demand.trained *= 2;  // the value model
+    if (reference) demand.weights += one;
     return demand;
   }
   const adapters::AdapterSize size = config.adapter.empty() ? adapters::adapter_size(run.model_config(), lora_config(config, "", run.adapter_task()))
                                                             : adapters::adapter_size(adapters::read_peft(config.adapter));
   demand.adapter = true;
-  demand.trained = static_cast<double>(size.elements);
+  demand.trained = static_cast<double>(size.elements) * (ppo ? 2 : 1);  // the value model's own
   demand.adapter_rank = size.rank_columns;
   if (config.sync_ref_model) demand.weights += 4 * demand.trained;
   return demand;
@@ -267,8 +266,11 @@ train::TrainJob plan_job(Run& run, const Technique& technique) {
       train::plan_memory(run.opened.source->config(), demand_of(run), run.config, row_lengths(run), train::available_memory());
   run.config.micro_batch_tokens = plan.micro_batch_tokens;
   run.config.gradient_checkpointing = plan.checkpointing;
-  if (run.evaluates() && !run.config.eval_steps)
-    run.config.eval_steps = (run.rows() + run.config.batch_size - 1) / run.config.batch_size;  // every epoch's end
+  if (run.evaluates() && !run.config.eval_steps) {  // every epoch's end
+    const train::RolloutPlan* rollouts = run.policy ? &run.policy->source->plan() : nullptr;
+    const int64_t rows = rollouts ? rollouts->prompts : run.config.batch_size;
+    run.config.eval_steps = (run.rows() + rows - 1) / rows * (rollouts ? rollouts->steps : 1);
+  }
 
   train::TrainJob job;
   job.config = &run.config;
@@ -306,6 +308,7 @@ void load_data(Run& run, const Technique& technique) {
     return;
   }
   run.policy = load_on_policy(run.config, run.opened, run.machine, run.folder / "bad_rows.jsonl");
+  if (technique.on_policy->check) technique.on_policy->check(run.config, run.opened);
   std::vector<std::string> names;
   for (const train::NamedReward& r : run.policy->rewards) names.push_back(r.name);
   run.policy->method = technique.on_policy->method(run.config, std::move(names));

@@ -54,6 +54,8 @@ struct RoleInputs {
 struct OnPolicyTechnique {
   std::function<std::unique_ptr<methods::OnPolicyMethod>(const config::RunConfig& config, std::vector<std::string> reward_names)> method;
   std::function<train::RolloutPlan(const config::RunConfig& config)> plan;
+  /// What can be wrong with the roles, before anything is loaded. May be empty.
+  std::function<void(const config::RunConfig& config, const OpenedModel& opened)> check = {};
   /// Once the policy stands: further models, adapters and passes of the job. What it returns lives as long as the run. May be empty.
   std::function<std::shared_ptr<void>(const RoleInputs& inputs, train::TrainJob& job)> roles = {};
 };

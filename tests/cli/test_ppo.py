@@ -6,6 +6,7 @@ usage: test_ppo.py HONE
 """
 import json
 import pathlib
+import struct
 import subprocess
 import unittest
 
@@ -58,7 +59,8 @@ class Ppo(RunCase):
 
 class Updates(Ppo):
     def test_first_update_is_on_policy(self):
-        self.run_hone("run", "--num_ppo_epochs", 2, "--num_mini_batches", 2, steps=8)
+        done = self.run_hone("run", "--num_ppo_epochs", 2, "--num_mini_batches", 2, steps=8)
+        self.assertNotIn("no spread", done.stdout, "PPO has groups, but needs no spread in them")
         lines = self.lines("run")
         self.assertEqual(len(lines), 8)
         first = lines[0]
@@ -83,10 +85,27 @@ class Updates(Ppo):
         self.kill_at_random_moments("killed", *options, steps=80)
         self.assert_same("whole", "killed")
 
+    def test_first_update_is_on_policy_with_adapters(self):
+        self.run_hone("start", *LORA, steps=4)
+        for name, more in (("lora", LORA), ("goes_on", ("--adapter", self.folder / "start" / "model")), ("nf4", (*LORA, "--load_in_4bit"))):
+            self.run_hone(name, *more, steps=1)
+            first = self.lines(name)[0]
+            self.assertEqual((first["val/ratio"], first["policy/clipfrac_avg"], first["policy/approxkl_avg"]), (1, 0, 0), name)
+            self.assertEqual((first["sampling/sampling_logp_difference/mean"], first["objective/kl"], first["kl"]), (0, 0, 0), name)
+
+    def test_rewards_are_mixed_by_their_weights(self):
+        self.run_hone("run", "--reward", "vowels=regex:[aeiou]", "letters=regex:[a-z]", "--reward_weights", 2, 0.5, "--num_ppo_epochs", 1, steps=2)
+        with open(self.folder / "run" / "completions.jsonl") as file:
+            rows = [row for row in map(json.loads, file) if row["step"] == 1]
+        scores = [2 * row["rewards"]["vowels"] + 0.5 * row["rewards"]["letters"] for row in rows]
+        self.assertAlmostEqual(self.lines("run")[0]["objective/scores"], sum(scores) / len(scores), places=12)
+
     def test_critic_warmup_leaves_the_policy_alone(self):
-        self.run_hone("warm", "--critic_warmup", 2, "--num_ppo_epochs", 2, steps=6)
-        kls = [line["objective/kl"] for line in self.lines("warm")]
-        self.assertEqual(kls[:5], [0] * 5, "two rollouts of two updates, and the rollout sampled after them")
+        self.run_hone("warm", "--critic_warmup", 2, "--num_ppo_epochs", 2, "--weight_decay", 0.5, "--learning_rate", "1e-2", steps=6)
+        lines = self.lines("warm")
+        self.assertEqual([line["objective/kl"] for line in lines[:5]], [0] * 5, "two rollouts of two updates, and the rollout sampled after them")
+        self.assertNotEqual(lines[0]["loss/value_avg"], lines[1]["loss/value_avg"], "the value model learns")
+        self.assertNotEqual(lines[5]["policy/approxkl_avg"], 0, "then the policy does")
 
 
 class Roles(Ppo):
@@ -117,6 +136,27 @@ class Roles(Ppo):
             first = [self.lines(run)[0]["loss/value_avg"] for run in (name, f"{name}_again")]
             self.assertNotEqual(first[0], first[1], "it goes on from what was learned")
 
+    def test_the_value_model_from_a_policy_with_an_adapter_begins_as_its_body(self):
+        self.run_hone("start", *LORA, "--learning_rate", "1e-2", steps=6)
+        start = self.folder / "start" / "model"
+        for name, more in (("with", ("--adapter", start)), ("without", LORA)):
+            self.run_hone(name, *more, "--value_model", "policy", "--learning_rate", "1e-9", steps=1)
+        norm = {name: self.b_norm(self.folder / name / "value") for name in ("with", "without")}
+        self.assertAlmostEqual(norm["with"], self.b_norm(start), delta=1e-5 * norm["with"])
+        self.assertLess(norm["without"], 1e-3 * norm["with"], "a new adapter: B is 0")
+
+    def b_norm(self, adapter):
+        """Root of the sum of squares of every B of an adapter's file (float32)."""
+        data = (adapter / "adapter_model.safetensors").read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        total = 0.0
+        for name, tensor in json.loads(data[8:8 + size]).items():
+            if name.endswith("lora_B.weight"):
+                self.assertEqual(tensor["dtype"], "F32")
+                begin, end = (8 + size + offset for offset in tensor["data_offsets"])
+                total += sum(v * v for v in struct.unpack(f"<{(end - begin) // 4}f", data[begin:end]))
+        return total ** 0.5
+
     def test_a_whole_reward_model_is_loaded_once_beside_adapters(self):
         reward = self.reward_model("reward")
         done = self.run_hone("run", *LORA, "--reward", f"model:{reward}", steps=2)
@@ -145,9 +185,9 @@ class Roles(Ppo):
     def test_bad_input(self):
         self.refused("--kl_target", 0, says="--kl_target 0")
         self.refused("--value_model", "reward", says="no --reward is a reward model")
-        self.refused("--value_model", MODEL, says="reward")
+        self.refused("--value_model", MODEL, says="no reward model: it has no score head")
         self.refused("--value_model", "nowhere", says="no such folder")
-        self.refused("--reward", f"model:{MODEL}", says="reward")
+        self.refused("--reward", f"model:{MODEL}", says="no reward model: it has no score head")
         self.refused("--num_mini_batches", 9, says="--num_mini_batches")
         self.refused("--kl_in_loss", "--kl_estimator", "k1", says="k3")
         self.refused("--kl_horizon", 100, says="--kl_target")
@@ -171,6 +211,21 @@ class Hacking(Ppo):
         self.assertEqual(steps[-1], best, "the newest checkpoint is the best one")
         done = self.run_hone("warned", *options, "--on_guard", "warn", steps=len(self.lines("stopped")) + 4)
         self.assertIn("train reward and held-out score part", done.stderr)
+
+
+class SecondOpinion(Ppo):
+    def test_the_best_by_a_second_reward_model(self):
+        judge, second = self.reward_model("judge"), self.reward_model("second", "--seed", 7)
+        self.run_hone("run", "--reward", f"model:{judge}", "--eval_reward", f"model:{second}", "--eval_file", self.DATA, "--eval_steps", 2,
+                      "--load_best_model_at_end", "--num_ppo_epochs", 1, "--learning_rate", "1e-2", steps=8)
+        scores = {line["step"]: line["eval_reward"] for line in self.lines("run") if "eval_reward" in line}
+        self.assertEqual(list(scores), [2, 4, 6, 8])
+        best = max(scores, key=lambda step: (scores[step], -step))
+        self.assertEqual(json.loads((self.folder / "run" / "summary.json").read_text())["eval"]["step"], best)
+
+    def test_an_epochs_end_is_in_updates(self):
+        self.run_hone("run", "--eval_file", self.DATA, "--num_ppo_epochs", 2, steps=12)
+        self.assertEqual([line["step"] for line in self.lines("run") if "eval_reward" in line], [6, 12], "12 prompts, 4 a rollout, 2 updates each")
 
 
 class Memory(Ppo):

@@ -212,6 +212,28 @@ class Resume(Rlhf):
         self.run_hone("broken", "--resume", config=config)
         self.assert_same("whole", "broken")
 
+    def test_a_stage_that_max_time_ended_is_not_done(self):
+        config = self.config(steps=40)
+        self.run_hone("whole", config=config)
+        done = self.run_hone("short", "--max_time", "0.05s", config=config)
+        self.assertIn("sft is not done", done.stdout)
+        self.assertFalse((self.folder / "short" / "reward" / "run.yaml").exists())
+        self.assertFalse((self.folder / "short" / "model").exists())
+        self.assertIn("--max_time reached", self.summary("short")["message"])
+        self.run_hone("short", "--resume", config=config)
+        self.assert_same("whole", "short")
+
+    def test_killed_between_a_stages_model_and_its_record(self):
+        self.run_hone("run")
+        weights = self.weights("run")
+        (self.folder / "run" / "reward" / "stage.json").unlink()
+        shutil.rmtree(self.folder / "run" / "model")
+        done = self.run_hone("run", "--resume")
+        self.assertIn("sft is done already", done.stdout)
+        self.assertNotIn("reward is done already", done.stdout)
+        self.assertIn("ppo is done already", done.stdout, "the reward model is the same again")
+        self.assertTrue(self.weights("run") == weights)
+
     def test_done_stages_are_known_by_their_result(self):
         self.run_hone("run")
         before = {s: os.stat(self.folder / "run" / s / "model" / "model.safetensors").st_mtime_ns for s in STAGES}
@@ -271,8 +293,10 @@ class BadFiles(Rlhf):
     def test_rows_of_a_later_stage(self):
         (self.folder / "prompts.jsonl").write_text('{"prompt": 3}\n')
         self.refused(self.config(), "ppo:", "prompts.jsonl")
+        (self.folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts()))
         self.refused(self.config(reward="eval_file: nowhere.jsonl"), "reward:", "nowhere.jsonl")
         self.refused(self.config(ppo="value_model: nowhere"), "ppo: --value_model nowhere")
+        self.refused(self.config(ppo=f"value_model: {MODEL}"), "ppo: {}: a language model, no reward model: it has no score head".format(MODEL))
 
     def test_usage(self):
         for words, says in ((["rlhf"], "add --config FILE"), (["rlhf", "--data", "x"], "give it in sft, reward, ppo")):

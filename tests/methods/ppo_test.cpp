@@ -1,6 +1,7 @@
 // PPO's pure functions: GAE against its definition as a double sum, the clipped losses against finite differences, whitening, adaptive KL.
 #include "hone/methods/ppo.h"
 
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -91,6 +92,79 @@ TEST(PpoRollout, ScoresAreScaledThenClippedThenPenalised) {
   EXPECT_EQ(state.scores.count, 4) << "the statistics go on from rollout to rollout";
 }
 
+// While all scores are the same there is no deviation to divide by.
+TEST(PpoRollout, ScoresWithoutSpreadAreNotScaled) {
+  config::PpoOptions options;
+  options.use_score_scaling = true;
+  methods::PpoState state;
+  methods::PpoRollout rollout(options, {});
+  rollout.begin({{{1}, {sampled(1, false, 1)}}}, state);
+  EXPECT_EQ(rollout.row(0).episodes[0].score, 1);
+  rollout.begin({{{1}, {sampled(1, false, 1), sampled(1, false, 1)}}}, state);
+  EXPECT_EQ(rollout.row(0).episodes[0].score, 1);
+}
+
+// The coefficient of a rollout comes from the KL of the one before it, nats a completion: above the target it rises, by the share of the horizon
+// that its completions are; while only the value model learns it stays.
+TEST(PpoRollout, TheCoefficientFollowsTheKlOfTheRolloutBefore) {
+  config::PpoOptions options;
+  options.kl_coef = 0.5, options.kl_target = 1.0, options.kl_horizon = 20, options.critic_warmup = 1;
+  methods::PpoState state{.rollouts = 0, .kl_coef = options.kl_coef, .scores = {}};
+  methods::PpoRollout rollout(options, {});
+  const auto one = [&](float reference) {
+    rollout.begin({{{1}, {sampled(2, false, 1), sampled(2, false, 3)}}}, state);
+    rollout.reference().set(0, {reference, reference, reference, reference});
+    rollout.set_values(0, std::vector<float>(6, 0.0f));
+    rollout.finish(state);
+    return rollout.kl_coef();
+  };
+  EXPECT_EQ(one(-9.0f), 0.5);
+  EXPECT_EQ(one(-1.55f), 0.5) << "the one before was a warm-up";
+  EXPECT_NEAR(one(-1.45f), 0.5 * (1 + 0.1 * 2 / 20), 1e-6) << "1.1 nats a completion of two tokens: a tenth above the target";
+  EXPECT_NEAR(one(-1.5f), 0.5 * (1 + 0.1 * 2 / 20) * (1 - 0.1 * 2 / 20), 1e-6) << "0.9 nats";
+}
+
+// d loss / d logprob and d loss / d entropy of the policy's loss with the KL in it and an entropy bonus, against the loss written out.
+TEST(PpoPolicy, KlInTheLossAndTheEntropyBonusHaveTheirGradients) {
+  config::PpoOptions options;
+  options.kl_coef = 0.5, options.kl_in_loss = true, options.kl_estimator = config::KlEstimator::k3;
+  const double entropy_coef = 0.3;
+  methods::PpoState state{.rollouts = 0, .kl_coef = options.kl_coef, .scores = {}};
+  const auto rollout = std::make_shared<methods::PpoRollout>(options, std::vector<double>{});
+  methods::PpoPolicy policy(rollout, state, 1.0, entropy_coef, 64);
+  policy.begin({{{1, 2}, {sampled(2, false, 3), sampled(1, true, -1)}}});
+  const std::vector<float> reference{-1.5f, -0.5f, -2.0f};
+  rollout->reference().set(0, reference);
+  rollout->set_values(0, {0.1f, 0.2f, 0.3f, 0.4f, 0.0f});
+  policy.referenced();
+  policy.update(1);
+  const std::vector<double> logprobs{-1.1, -0.9, -1.05};  // within the clip range of -1
+  at::Tensor values = at::tensor(logprobs, at::kFloat).requires_grad_(true), entropy = at::tensor({2.0f, 1.0f, 3.0f}).requires_grad_(true);
+  const std::vector<int64_t> rows{0};
+  methods::Forward forward;
+  forward.logprobs.logprobs = values;
+  forward.logprobs.entropy = entropy;
+  forward.sequence_ids = at::tensor({0, 0, 1}, at::kLong);
+  forward.weights = at::ones({3});
+  forward.num_sequences = 2;
+  forward.rows = rows;
+  const methods::MethodOutput out = policy.evaluate(forward, {policy.counts(rows), {}});
+  at::Tensor loss = out.losses.at(0).values.sum();
+  loss.backward();
+  const auto written_out = [&](size_t t, double l) {
+    const double d = reference[t] - l;
+    return -rollout->row(0).advantages[t] * std::exp(l + 1) + 0.5 * (std::exp(d) - 1 - d);
+  };
+  double total = -entropy_coef * 6.0;
+  for (size_t t = 0; t < 3; ++t) {
+    total += written_out(t, logprobs[t]);
+    const double h = 1e-5, slope = (written_out(t, logprobs[t] + h) - written_out(t, logprobs[t] - h)) / (2 * h);
+    EXPECT_NEAR(values.grad()[static_cast<int64_t>(t)].item<double>(), slope, 1e-6 * std::max(1.0, std::abs(slope)));  // float32 slopes
+    EXPECT_NEAR(entropy.grad()[static_cast<int64_t>(t)].item<double>(), -entropy_coef, 1e-7);
+  }
+  EXPECT_NEAR(loss.item<double>(), total, 1e-6);
+}
+
 TEST(PpoRollout, UnscoredCompletionsAreLeftOut) {
   methods::PpoState state;
   methods::PpoRollout rollout({}, {});
@@ -162,6 +236,7 @@ TEST(TokenKl, EstimatorsAgreeWithTheExactDivergenceInTheMean) {
     EXPECT_GE(methods::token_kl(std::log(p[i]), std::log(q[i]), true), 0);
   }
   EXPECT_NEAR(k1, exact, 1e-14);
+  for (const double d : {1e-9, -1e-9, 3e-12}) EXPECT_NEAR(methods::token_kl(-d, 0, true), d * d / 2, 1e-6 * d * d) << "does not cancel";
   EXPECT_NEAR(k3, exact, 1e-14);
 }
 

@@ -204,6 +204,24 @@ TEST(AdamwRate, TheFactorOfAParameterMultipliesItsRate) {
   }
 }
 
+// PPO's critic warm-up: what waits is not decayed either, and its own moments are corrected from its own first step.
+TEST(AdamwLate, TheFirstParametersBeginLater) {
+  const auto with_gradient = [](Model& model) {
+    std::vector<ops::Parameter*> all = model.pointers();
+    uint32_t stream = 50;
+    for (ops::Parameter* p : all) p->grad.copy_(at::tensor(numbers(p->grad.numel(), stream++)).view(p->grad.sizes()));
+    return all;
+  };
+  Model late(ops::Backend::reference), alone(ops::Backend::reference), before(ops::Backend::reference);
+  Adamw waiting(with_gradient(late), {.weight_decay = 0.1, .late_parameters = 2, .late_steps = 3});
+  Adamw fresh(with_gradient(alone), {.weight_decay = 0.1});
+  for (int step = 0; step < 3; ++step) waiting.step(0.01, 1.0);
+  for (int p = 0; p < 4; ++p) EXPECT_EQ(at::equal(late.parameters[p].value, before.parameters[p].value), p < 2) << p;
+  waiting.step(0.01, 1.0);
+  fresh.step(0.01, 1.0);
+  for (int p = 0; p < 2; ++p) EXPECT_TRUE(at::equal(late.parameters[p].value, alone.parameters[p].value)) << "the first step of " << p;
+}
+
 TEST(AdamwCheckpoint, ResumeGivesTheSameBits) {
   for (const bool bits8 : {false, true})
     for (const bool spilled : {false, true}) {

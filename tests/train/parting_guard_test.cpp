@@ -44,6 +44,21 @@ std::pair<std::string, int> watch(unsigned seed, Train train, HeldOut held_out, 
   return {"", evaluations};
 }
 
+// Several updates a rollout: an evaluation may have no rollout of its own.
+TEST(PartingGuard, SeesThroughEvaluationsWithoutARollout) {
+  Simulated run(5);
+  PartingGuard guard(0.01);
+  const std::vector<double> good = run.scores(1.0, false);
+  std::vector<double> better = good, bad = good;
+  for (double& v : better) v += 0.1;
+  for (double& v : bad) v -= 2.0;
+  guard.rollout(0.1);
+  EXPECT_EQ(guard.evaluated(1, good), "");
+  EXPECT_EQ(guard.evaluated(2, better), "");
+  guard.rollout(0.9);
+  EXPECT_THAT(guard.evaluated(6, bad), HasSubstr("since step 2"));
+}
+
 double rising(int e) { return 2.0 * e / (e + 10.0); }
 
 TEST(PartingGuard, TwentyHealthyRunsAreNeverStopped) {

@@ -91,7 +91,7 @@ struct LoopOptions {
   int64_t batch_size = 8;                     // rows per optimizer step
   std::optional<int64_t> micro_batch_tokens;  // empty: from the memory at hand; never changes a bit of the result
   int64_t max_tree_tokens = 4096;
-  std::optional<bool> gradient_checkpointing;  // empty: on-policy, or when the memory arithmetic says so
+  std::optional<bool> gradient_checkpointing;  // empty: when the memory arithmetic says so
   OnGuard on_guard = OnGuard::stop;
   int64_t logging_steps = 10;
   std::optional<int64_t> eval_steps;  // empty: at the end of every epoch

@@ -265,7 +265,7 @@ Rows run_rows() {
           .in(kRunCommands | eval | score | grade),
       row("max_tree_tokens", &C::max_tree_tokens, "N", "longest tree of segments with a shared prompt").range(2, 1 << 24).in(kRunCommands),
       row("gradient_checkpointing", &C::gradient_checkpointing, "auto|true|false",
-          "compute activations twice to save memory (auto: on-policy, and where it is short); the same bits")
+          "compute activations twice to save memory (auto: where it is short; on-policy, where they would set the peak); the same bits")
           .empty_as("auto")
           .in(kRunCommands),
   };

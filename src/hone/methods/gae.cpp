@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "hone/base/error.h"
-#include "hone/kernels/kernels.h"
+#include "hone/methods/rl_math.h"
 
 namespace hone::methods {
 
@@ -49,8 +49,7 @@ double explained_variance(std::span<const double> returns, std::span<const doubl
 }
 
 double token_kl(double policy_logprob, double reference_logprob, bool k3) {
-  const double d = reference_logprob - policy_logprob;
-  return k3 ? kernels::exact_exp(d) - 1.0 - d : -d;
+  return k3 ? kl_k3(policy_logprob, reference_logprob) : kl_k1(policy_logprob, reference_logprob);
 }
 
 double adapted_kl_coef(double coefficient, double kl, double target, double episodes, double horizon) {

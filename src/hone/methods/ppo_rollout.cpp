@@ -70,7 +70,8 @@ void PpoRollout::begin(std::vector<Group> groups, PpoState& state) {
 void PpoRollout::scale_scores(PpoState& state) {
   for (const PpoRow& row : rows_)
     for (const PpoEpisode& e : row.episodes) state.scores.add(e.score);
-  const double scale = options_.use_score_scaling ? 1.0 / (std::sqrt(state.scores.variance()) + 1e-8) : 1.0;
+  const double deviation = std::sqrt(state.scores.variance());  // 0 while all scores are the same: nothing to scale by
+  const double scale = options_.use_score_scaling && deviation > 0 ? 1.0 / (deviation + 1e-8) : 1.0;
   const double middle = options_.use_score_scaling && options_.use_score_norm ? state.scores.mean : 0.0;
   for (PpoRow& row : rows_)
     for (PpoEpisode& e : row.episodes) {
@@ -137,7 +138,7 @@ void PpoRollout::finish(PpoState& state) {
   summarise(kl, options_.kl_in_loss ? 0.0 : -kl_coef_ * kl, entropy, episodes, kl_coef_);
   if (const double explained = explained_variance(returns, values); std::isfinite(explained)) metrics_.emplace_back("val/explained_var", explained);
   report_completions();
-  if (options_.kl_target && episodes > 0)
+  if (options_.kl_target && episodes > 0 && !warming)  // while the policy waits its KL is 0 whatever the coefficient
     state.kl_coef = adapted_kl_coef(state.kl_coef, kl / episodes, *options_.kl_target, episodes, options_.kl_horizon);
 }
 

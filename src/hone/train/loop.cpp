@@ -33,8 +33,14 @@ class Loop {
         passes_(job.passes()),
         rollouts_(job.rollouts),
         optimizer_(trained_parameters(passes_, c_.loraplus_lr_ratio),
-                   {c_.adam_beta1, c_.adam_beta2, c_.adam_epsilon, c_.weight_decay, c_.optim == config::Optimizer::adamw_8bit,
-                    job.spill_optimizer ? job.run : std::filesystem::path{}}),
+                   {.beta1 = c_.adam_beta1,
+                    .beta2 = c_.adam_beta2,
+                    .epsilon = c_.adam_epsilon,
+                    .weight_decay = c_.weight_decay,
+                    .eight_bit = c_.optim == config::Optimizer::adamw_8bit,
+                    .spill_folder = job.spill_optimizer ? job.run : std::filesystem::path{},
+                    .late_parameters = trained_parameters({passes_.data(), 1}, c_.loraplus_lr_ratio).size(),
+                    .late_steps = warming_steps()}),
         guards_(optimizer_.parameters(), job),
         reference_(job.reference, *job.model, job.adapter, *job.method, job.eval_method, job.micro_batch_tokens),
         kept_(job.run, c_, evaluates()),
@@ -64,6 +70,8 @@ class Loop {
 
  private:
   bool evaluates() const { return job_.eval_method || job_.evaluate; }
+  // PPO's --critic_warmup: updates in which the policy stands still and has no gradient.
+  int64_t warming_steps() const { return c_.critic_warmup * c_.num_ppo_epochs * c_.num_mini_batches; }
   std::string metric_name() const { return config::metric_key(c_.metric_for_best_model); }
 
   // Every row of the steps to come, in the order of its first visit.
@@ -124,7 +132,7 @@ class Loop {
     load_checkpoint(job_.run, progress_.step, optimizer_, /*weights_only=*/false, reference_.tensors());
     reference_.restored();
     values_changed(passes_);
-    if (optimizer_.steps() > c_.warmup_steps + 1) guards_.skip_first_steps();
+    if (optimizer_.steps() > warming_steps() + c_.warmup_steps + 1) guards_.skip_first_steps();
     remove_torn_checkpoints(job_.run);
     log_info("resuming after step {} of {}", progress_.step, result_.total_steps);
   }
@@ -161,8 +169,10 @@ class Loop {
   bool collect() {
     const int64_t step = progress_.step;
     const bool whole = rollouts_->before_step(step, *job_.model, passes_.front().adapter_set(), [&](int64_t groups) {
+      const double begin = monotonic_seconds();
       reference_.score_rollout(job_.on_policy->reference(), groups);
       job_.on_policy->referenced();
+      weighing_ += monotonic_seconds() - begin;
     });
     if (!whole) {
       end_interrupted();
@@ -201,8 +211,7 @@ class Loop {
   }
 
   bool apply(const StepOutcome& out, double rate) {
-    // PPO's --critic_warmup: the policy gets no gradient yet.
-    const bool warm = progress_.step <= c_.critic_warmup * c_.num_ppo_epochs * c_.num_mini_batches;
+    const bool warm = progress_.step <= warming_steps();
     if (!warm && !guarded(guards_.after_backward(out.squares))) return false;
     const bool watch =
         !warm && guards_.watching_update() && progress_.step > c_.warmup_steps && rate > 0 && out.norm > 0;  // warm-up rates may round to nothing
@@ -249,7 +258,8 @@ class Loop {
     line["step_time"] = seconds;
     line["tokens_per_second"] = static_cast<double>(out.sums.tokens) / seconds;
     if (rollouts_) {
-      const RolloutTimes times = rollouts_->take_times();
+      RolloutTimes times = rollouts_->take_times();
+      times.scoring += std::exchange(weighing_, 0.0);
       add_times(line, times, seconds - times.sampling - times.scoring, out.sums.tokens);
     }
     if (progress_.bad_steps > 0) line["nonfinite_steps"] = progress_.bad_steps;
@@ -356,6 +366,7 @@ class Loop {
   KeptCheckpoints kept_;
   data::RowOrder order_;
   std::unique_ptr<MetricsWriter> metrics_;
+  double weighing_ = 0;  // seconds of the reference and the value model on the rollout at hand: scoring, for those who read times
   Progress progress_;
   TrainResult result_;
   HeldOut held_out_;  // of the last evaluation

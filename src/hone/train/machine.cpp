@@ -18,6 +18,7 @@ namespace {
 // Enough rows for full-rate products; more costs memory and gains nothing. Adapters are there to save memory: a little less, for 3 % of the speed.
 constexpr int64_t kPreferredTokens = 512, kPreferredAdapterTokens = 256;
 constexpr double kUsableShare = 0.85;  // of the available memory
+constexpr double kLargeShare = 0.25;   // of what a run holds anyway: more activations than that set its peak
 constexpr double kFixedBytes = 350e6;  // LibTorch, buffers, the token cache
 
 }  // namespace
@@ -81,7 +82,9 @@ MemoryPlan plan_memory(const model::ModelConfig& m, const MemoryDemand& demand, 
         plan.static_bytes / 1e9, least / 1e9, longest, available / 1e9);
   const int64_t lowest = long_rows_again ? std::min(longest, preferred) : longest;  // a budget that holds every row that is not computed twice
   const bool short_of_room = room < bytes_of(std::max(lowest, loop.micro_batch_tokens.value_or(lowest)), false);
-  plan.checkpointing = loop.gradient_checkpointing.value_or(demand.on_policy || short_of_room);
+  const bool set_the_peak =
+      demand.on_policy && bytes_of(std::max(lowest, loop.micro_batch_tokens.value_or(preferred)), false) > kLargeShare * plan.static_bytes;
+  plan.checkpointing = loop.gradient_checkpointing.value_or(set_the_peak || short_of_room);
   const auto fit = static_cast<int64_t>(std::max(0.0, room) / bytes_of(1, plan.checkpointing));
   plan.micro_batch_tokens = loop.micro_batch_tokens.value_or(std::clamp(fit, std::min(fit, lowest), std::max(lowest, preferred)));
   if (long_rows_again) plan.checkpoint_above = plan.micro_batch_tokens;

@@ -53,10 +53,10 @@ struct MemoryPlan {
   int64_t activation_bytes_per_token = 0;
 };
 
-/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. On-policy runs are checkpointed: their
-/// activations would set the peak for a small share of the step. With an adapter the few rows that alone exceed
-/// the budget are checkpointed, so that they do not decide the peak. UserError (exit 4) when even the longest row alone with checkpointing does not
-/// fit. None of these choices changes a bit of the result.
+/// The micro-batch budget, gradient checkpointing and spilling, from memory arithmetic unless given. On-policy runs are checkpointed where the
+/// activations of a group would set the peak: they also sample, so that it costs them a small share of the step. With an adapter the few rows that
+/// alone exceed the budget are checkpointed, so that they do not decide the peak. UserError (exit 4) when even the longest row alone with
+/// checkpointing does not fit. None of these choices changes a bit of the result.
 MemoryPlan plan_memory(const model::ModelConfig& model, const MemoryDemand& demand, const config::LoopOptions& loop, const RowLengths& rows,
                        double available);
 

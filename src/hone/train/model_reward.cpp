@@ -30,6 +30,7 @@ class ModelReward : public rewards::Reward {
   }
 
   std::vector<Judgement> judge(std::span<const rewards::Sample> samples) override {
+    check(parts_.model != nullptr, "a reward model judges before it is loaded");
     std::vector<Judgement> out(samples.size());
     std::vector<std::vector<int32_t>> rows;
     std::vector<size_t> owners;
@@ -65,10 +66,10 @@ class ModelReward : public rewards::Reward {
     text::RowResult result = text::try_tokenize_row(std::get<data::Row>(parsed), *parts_.tokenizer, *parts_.chat);
     if (result.row.ids.empty()) fail("there is no token to score");
     const auto length = static_cast<int64_t>(result.row.ids.size());
-    if (length > parts_.model->config.max_position_embeddings)
-      fail("{} tokens are more than the reward model's {} positions", length, parts_.model->config.max_position_embeddings);
+    if (length > parts_.config->max_position_embeddings)
+      fail("{} tokens are more than the reward model's {} positions", length, parts_.config->max_position_embeddings);
     for (const int32_t id : result.row.ids)
-      if (id < 0 || id >= parts_.model->config.vocab_size) fail("id {} is not in the reward model's vocabulary", id);
+      if (id < 0 || id >= parts_.config->vocab_size) fail("id {} is not in the reward model's vocabulary", id);
     return std::move(result.row.ids);
   }
 

@@ -14,7 +14,8 @@ namespace hone::train {
 /// A loaded reward model with what turns text into its tokens.
 struct RewardModelParts {
   std::shared_ptr<const void> owner;  // keeps the rest alive
-  model::Model* model = nullptr;
+  const model::ModelConfig* config = nullptr;
+  model::Model* model = nullptr;  // null where only rows are checked
   ops::AdapterSet* adapters = nullptr;
   const text::Tokenizer* tokenizer = nullptr;
   const text::ChatTemplate* chat = nullptr;

@@ -94,8 +94,10 @@ void Adamw::allocate() {
 
 void Adamw::step(double learning_rate, double grad_scale) {
   ++steps_;
-  const double bias1 = 1.0 - power(config_.beta1, steps_), bias2 = 1.0 - power(config_.beta2, steps_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
+    const int64_t own_steps = steps_ - (i < config_.late_parameters ? config_.late_steps : 0);
+    if (own_steps <= 0) continue;
+    const double bias1 = 1.0 - power(config_.beta1, own_steps), bias2 = 1.0 - power(config_.beta2, own_steps);
     ops::Parameter& p = *parameters_[i];
     const kernels::AdamwScalars scalars{learning_rate * p.learning_rate_scale,      config_.beta1, config_.beta2, config_.epsilon,
                                         p.is_matrix() ? config_.weight_decay : 0.0, grad_scale,    bias1,         std::sqrt(bias2)};

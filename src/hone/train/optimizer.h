@@ -21,6 +21,8 @@ struct AdamwConfig {
   double weight_decay = 0.0;  // on matrices only: never on biases and norms
   bool eight_bit = false;     // moments as bitsandbytes' AdamW8bit keeps them; tensors of fewer than 4096 elements stay in float32, as there
   std::filesystem::path spill_folder = {};  // the moments live in a mapped file in this folder; empty: in memory. The bits are the same.
+  size_t late_parameters = 0;  // the first so many wait, untouched, until late_steps steps were made; their own count of steps begins then
+  int64_t late_steps = 0;
 };
 
 /// The moments of one parameter (float32, laid out like its value), or with eight_bit of one part (flat, row-major as in the checkpoint:

@@ -55,7 +55,7 @@ std::string PartingGuard::evaluated(int64_t step, std::span<const double> scores
   if (best_step_ < 0 || mean > average(best_)) {
     best_.assign(scores.begin(), scores.end());
     best_step_ = step;
-    rewards_at_best_ = std::exchange(rewards_, {});
+    if (!rewards_.empty()) rewards_at_best_ = std::exchange(rewards_, {});  // without a rollout since the last one they are those before it
     return {};
   }
   const double chance = chance_of_fall(best_, scores), allowed = level_ * 6 / (std::numbers::pi * std::numbers::pi * t * t * (t - 1));

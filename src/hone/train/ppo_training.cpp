@@ -8,7 +8,6 @@
 #include <numeric>
 
 #include "hone/base/error.h"
-#include "hone/base/process.h"
 #include "hone/base/rng.h"
 
 namespace hone::train {
@@ -37,7 +36,6 @@ void PpoTraining::begin(std::vector<methods::Group> groups) {
 }
 
 void PpoTraining::referenced() {
-  const double begin = monotonic_seconds();
   std::vector<int64_t> rows;
   for (int64_t r = 0; r < num_rows(); ++r)
     if (rollout_->row(r).predictions() > 0) rows.push_back(r);
@@ -49,7 +47,6 @@ void PpoTraining::referenced() {
     for (const int64_t r : rows) rollout_->set_values(r, std::move(restored_[r]));
     restored_.clear();
   }
-  seconds_ += monotonic_seconds() - begin;
   PpoPolicy::referenced();
 }
 

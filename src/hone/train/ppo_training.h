@@ -30,8 +30,6 @@ class PpoTraining : public methods::PpoPolicy {
   nlohmann::ordered_json state(bool between_rollouts) const override;
   void restore(const nlohmann::ordered_json& state) override;
   const methods::PpoValue& value() const { return value_; }
-  /// Seconds that the value model took since this was last asked.
-  double take_seconds() { return std::exchange(seconds_, 0.0); }
 
  private:
   std::shared_ptr<methods::PpoRollout> rollout_;
@@ -39,7 +37,6 @@ class PpoTraining : public methods::PpoPolicy {
   methods::PpoValue value_;
   ValueRole role_;
   std::vector<std::vector<float>> restored_;  // values of a rollout that a checkpoint stands in the middle of
-  double seconds_ = 0;
 };
 
 /// num_ppo_epochs times over a rollout of `prompts` groups, each time in an order drawn anew, in num_mini_batches parts as equal as can be.

@@ -57,7 +57,7 @@ std::string RunGuards::after_step(const Json& line, bool fresh) {
   if (kl_.exceeded(value_of(line, "kl")))
     return fmt::format(
         "the policy has run away from its start: the median KL of the last {} steps is {:.3g} nats a token, --max_kl is {}; lower --learning_rate or "
-        "raise --beta",
+        "raise the weight of the KL (--beta, in hone ppo --kl_coef)",
         kKlWindow, kl_.median(), max_kl_);
   return {};
 }

@@ -43,11 +43,23 @@ void add_times(Json& line, const RolloutTimes& times, double training, int64_t t
 
 std::string rollout_words(const Json& line) {
   if (!line.contains("reward")) return {};
-  const auto number = [&](const char* key) { return line.contains(key) && line.at(key).is_number() ? line.at(key).get<double>() : 0.0; };
-  return fmt::format(
-      "reward {:.3f}, cut {:.0f} %, no spread {:.0f} %, unparsed {:.0f} %, gap {:.2g}; sampled {:.1f} s, scored {:.1f} s, trained {:.1f} s",
-      number("reward"), 100 * number("completions/clipped_ratio"), 100 * number("frac_reward_zero_std"), 100 * number("verdicts/unparsed"),
-      number("sampling/sampling_logp_difference/max"), number("time/sampling"), number("time/scoring"), number("time/training"));
+  std::string words;
+  // What a method does not measure is not said.
+  const auto say = [&](const char* key, double times, auto format) {
+    if (line.contains(key) && line.at(key).is_number())
+      words += (words.empty() ? "" : ", ") + fmt::format(fmt::runtime(format), times * line.at(key).template get<double>());
+  };
+  say("reward", 1, "reward {:.3f}");
+  say("objective/kl", 1, "KL {:.3g} nats an answer");
+  say("val/explained_var", 100, "value model explains {:.0f} %");
+  say("completions/clipped_ratio", 100, "cut {:.0f} %");
+  say("frac_reward_zero_std", 100, "no spread {:.0f} %");
+  say("verdicts/unparsed", 100, "unparsed {:.0f} %");
+  say("sampling/sampling_logp_difference/max", 1, "gap {:.2g}");
+  say("sampling/sampling_logp_difference/mean", 1, "mean gap {:.2g}");
+  const auto seconds = [&](const char* key) { return line.value(key, 0.0); };
+  return words + fmt::format("; sampled {:.1f} s, scored {:.1f} s, trained {:.1f} s", seconds("time/sampling"), seconds("time/scoring"),
+                             seconds("time/training"));
 }
 
 }  // namespace hone::train
