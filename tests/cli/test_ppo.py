@@ -100,6 +100,26 @@ class Updates(Ppo):
         scores = [2 * row["rewards"]["vowels"] + 0.5 * row["rewards"]["letters"] for row in rows]
         self.assertAlmostEqual(self.lines("run")[0]["objective/scores"], sum(scores) / len(scores), places=12)
 
+    def test_kill_while_a_rollout_is_sampled_or_scored(self):
+        options = ("--num_generations", 16, "--num_ppo_epochs", 1)
+        self.run_hone("whole", *options, steps=4)
+        journal, inside = self.folder / "killed" / "rollouts" / "rollout-1.jsonl", 0
+        for wanted in (1, 20, 40, 64, 65, 100):  # lines behind the first when the kill falls: 64 completions, then 64 verdicts
+            child = subprocess.Popen(self.command("killed", "--resume", *options, steps=4), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while child.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > wanted):
+                pass
+            child.kill()
+            child.wait()
+            lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+            if any((self.folder / "killed").glob("checkpoints/*")) or len(lines) <= wanted:
+                break  # past the rollout
+            # As the kill left it, or, where the process was faster than the look, as a kill at that moment would have: with a torn line.
+            journal.write_bytes(b"".join(lines[:wanted + 1]) + (lines[wanted + 1][:9] if len(lines) > wanted + 1 else b'{"dra'))
+            inside += 1
+        self.assertGreaterEqual(inside, 3)
+        self.run_hone("killed", "--resume", *options, steps=4)
+        self.assert_same("whole", "killed")
+
     def test_critic_warmup_leaves_the_policy_alone(self):
         self.run_hone("warm", "--critic_warmup", 2, "--num_ppo_epochs", 2, "--weight_decay", 0.5, "--learning_rate", "1e-2", steps=6)
         lines = self.lines("warm")
