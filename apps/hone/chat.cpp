@@ -10,6 +10,7 @@
 #include "completion_text.h"
 #include "console.h"
 #include "hone/base/error.h"
+#include "hone/base/log.h"
 #include "hone/base/signals.h"
 #include "hone/rollout/sampler.h"
 #include "hone/text/render.h"
@@ -133,8 +134,13 @@ int run_chat(const Arguments& arguments) {
     } else if (line == "/help") {
       print_result(kHelp);
     } else if (line.find_first_not_of(" \t") != std::string::npos) {
-      if (text::utf8_invalid_at(line) != std::string::npos) fail("standard input: a line that is not UTF-8");
-      chat.answer(line);
+      try {
+        if (text::utf8_invalid_at(line) != std::string::npos) fail("standard input: a line that is not UTF-8");
+        chat.answer(line);
+      } catch (const UserError& error) {
+        if (!terminal) throw;  // a person goes on with the conversation
+        log_warning("{}", error.what());
+      }
     }
   }
   if (terminal) print_result("\n");

@@ -1,5 +1,7 @@
 // hone grpo and hone rloo: learning from rewards for sampled completions.
 #include "hone/methods/grpo.h"
+
+#include "hone/base/log.h"
 #include "hone/methods/rloo.h"
 #include "training.h"
 
@@ -43,7 +45,12 @@ int run_groups(const Arguments& arguments) {
 
 }  // namespace
 
-int run_grpo(const Arguments& arguments) { return run_groups<methods::Grpo>(arguments); }
+int run_grpo(const Arguments& arguments) {
+  const config::RunConfig& c = arguments.config;
+  if (const double bound = c.epsilon_high.value_or(c.epsilon); c.loss_type == std::vector<std::string>{"cispo"} && bound < 1)
+    log_warning("--loss_type cispo cuts the ratio itself at --epsilon_high, which is {}: every token's weight is at most that; 5 is usual", bound);
+  return run_groups<methods::Grpo>(arguments);
+}
 int run_rloo(const Arguments& arguments) { return run_groups<methods::Rloo>(arguments); }
 
 }  // namespace hone::app

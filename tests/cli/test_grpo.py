@@ -193,6 +193,20 @@ def reward(completions, **kwargs):
         self.assert_same_run("run", "whole")
 
 
+class OneCompletion(Groups):
+    def test_reinforce_plus_plus_needs_no_group(self):
+        """Groups of one have no spread: that is no missing signal. 160 of them are more than the guard waits for."""
+        options = ("--advantage_estimator", "reinforce_plus_plus", "--num_generations", 1)
+        self.run_groups("run", *options, "--batch_size", 8, steps=20)
+        self.assertTrue(any(line["grad_norm"] > 0 for line in self.lines("run")))
+        done = self.run_groups("refused", *options, "--dynamic_sampling", code=2)
+        self.assertIn("--dynamic_sampling replaces groups", done.stderr)
+
+    def test_cispo_says_what_its_bound_is(self):
+        self.assertIn("cispo cuts the ratio itself", self.run_groups("low", "--loss_type", "cispo", steps=1).stderr)
+        self.assertNotIn("cispo cuts", self.run_groups("high", "--loss_type", "cispo", "--epsilon_high", 5, steps=1).stderr)
+
+
 class BadInput(Groups):
     def refused(self, *more, words, reward=("regex:a",), **kwargs):
         done = self.run_groups("bad", *more, code=2, reward=reward, **kwargs)

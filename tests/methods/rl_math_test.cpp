@@ -184,6 +184,22 @@ TEST(Advantages, KnownValues) {
   EXPECT_LT(alone[1][0], 0);
 }
 
+// One reward broke on a sample: the other's number does not make it a bad one of its group.
+TEST(Advantages, ASampleThatARewardBrokeOnIsLeftOut) {
+  methods::Group group;
+  for (const auto& [math, code] : std::vector<std::pair<double, std::optional<double>>>{{1, 1.0}, {1, std::nullopt}, {0, 0.0}}) {
+    methods::SampledCompletion& c = group.completions.emplace_back();
+    c.rewards = {math, code};
+    c.broken = !code;
+  }
+  const std::vector<double> sums = methods::weighted_rewards(group, {});
+  EXPECT_EQ(sums[0], 2);
+  EXPECT_TRUE(std::isnan(sums[1]));
+  EXPECT_EQ(sums[2], 0);
+  group.completions[1].broken = false;  // it gave none of its own will, as TRL's None
+  EXPECT_EQ(methods::weighted_rewards(group, {})[1], 1);
+}
+
 TEST(Advantages, LengthsAsTrlReportsThem) {
   Group g;
   for (const auto& [n, cut] : {std::pair(4, false), {9, true}, {2, false}}) {

@@ -101,6 +101,16 @@ TEST_F(ChildReward, ProgramThatSleepsTimesOut) {
   EXPECT_LT(monotonic_seconds() - start, 120);
 }
 
+// Answers to what nobody asked are no sign of life.
+TEST_F(ChildReward, ProgramThatAnswersSomethingElseForeverTimesOut) {
+  const auto reward = make(program(" while True:\n  answer({'id': -1, 'reward': 0})\n  answer({'id': -9223372036854775808, 'reward': 0})\n"
+                                   "  answer({'id': 18446744073709551615, 'reward': 0})\n  time.sleep(0.01)\n"),
+                           1);
+  const double start = monotonic_seconds();
+  EXPECT_THAT(judged(*reward, {kRows[0]}, {"a"}), Each("timed-out -: the program gave no answer for 1 s"));
+  EXPECT_LT(monotonic_seconds() - start, 30);
+}
+
 TEST_F(ChildReward, ProgramThatTalksNonsense) {
   EXPECT_THAT(judged(*make(program(" print('debug: here', flush=True)\n")), kRows, kTexts),
               Each("crashed -: the program's answer is no JSON: debug: here"));
@@ -157,13 +167,14 @@ print('loading')
 def check(prompts, completions, completion_ids, answer, level, trainer_state, **kwargs):
     print('judging', len(prompts))
     assert prompts == ['p', 'q', 'r'] and level == [1, None, 3] and kwargs.get('prompt') is None and 'completion' not in kwargs
-    assert completion_ids == [[], [], []] and trainer_state.global_step >= 0
+    assert completion_ids == [[], [], []] and trainer_state.global_step == (7 if 'x' not in completions else 0)
     return [1.0 if a == c else None if c == '' else -0.25 for a, c in zip(answer, completions)]
 )");
   const auto reward = make("python:" + path + ":check");
   const std::vector<json> rows = {
       {{"prompt", "p"}, {"answer", "a"}, {"level", 1}}, {{"prompt", "q"}, {"answer", "b"}}, {{"prompt", "r"}, {"answer", "c"}, {"level", 3}}};
   EXPECT_THAT(judged(*reward, rows, {"a", "", "x"}), ElementsAre("right 1", "unparsed -: the function returned None", "wrong -0.25"));
+  reward->at_step(7);
   EXPECT_THAT(judged(*reward, rows, {"a", "b", "c"}), Each("right 1"));
 }
 

@@ -85,6 +85,13 @@ TEST(Regex, IsLinearOnHostileText) {
   EXPECT_EQ(verdict("format:(a|aa)+", nlohmann::json::object(), fmt::format("{:a>1000000}", '!')), "wrong 0");
 }
 
+// Each match looks at all of the rest for a z: the search for the last match is cut, not quadratic.
+TEST(Regex, TheSearchForTheLastAnswerIsBounded) {
+  const nlohmann::json row{{"answer", "a"}};
+  EXPECT_THAT(verdict("regex:(?P<answer>a)(?:.*z)?", row, std::string(1000000, 'a')), testing::StartsWith("timed-out -"));
+  EXPECT_EQ(verdict("regex:(?P<answer>a)(?:.*z)?", row, std::string(1000, 'a')), "right 1");
+}
+
 TEST(Format, TheWholeCompletionMatches) {
   const std::string spec = "format:<think>.*</think>\\s*<answer>.*</answer>";
   const nlohmann::json row = nlohmann::json::object();

@@ -132,6 +132,15 @@ void check_on_policy(const Arguments& arguments) {
   if ((arguments.command & kGroupCommands) && config.num_generations < 2 && config.advantage_estimator != AdvantageEstimator::reinforce_plus_plus) {
     fail("--num_generations {}: a completion is measured against the others of its group; give at least 2", config.num_generations);
   }
+  if (config.dynamic_sampling && config.num_generations < 2) {
+    fail(
+        "--dynamic_sampling replaces groups whose rewards are all the same, which a group of one always is; leave it out or raise --num_generations");
+  }
+  if (config.importance_sampling_clip_min && config.importance_sampling_clip_max &&
+      *config.importance_sampling_clip_min > *config.importance_sampling_clip_max) {
+    fail("--importance_sampling_clip_min {} is above --importance_sampling_clip_max {}: nothing would be left to train on",
+         *config.importance_sampling_clip_min, *config.importance_sampling_clip_max);
+  }
   if (!config.reward_weights.empty() && config.reward_weights.size() != config.reward.size()) {
     fail("--reward_weights has {} weights for {} rewards; give one for each", config.reward_weights.size(), config.reward.size());
   }

@@ -25,7 +25,7 @@ bool differ(std::span<const double> rewards) {
 
 std::vector<double> rewards_number(const Group& group, size_t k) {
   std::vector<double> rewards;
-  for (const SampledCompletion& c : group.completions) rewards.push_back(c.rewards[k].value_or(kNaN));
+  for (const SampledCompletion& c : group.completions) rewards.push_back(c.broken ? kNaN : c.rewards[k].value_or(kNaN));
   return rewards;
 }
 
@@ -101,7 +101,7 @@ std::vector<double> weighted_rewards(const Group& group, std::span<const double>
       if (!c.rewards[k]) continue;
       check(std::isfinite(*c.rewards[k]), "reward {} is {}", k, *c.rewards[k]);
       sum += (weights.empty() ? 1.0 : weights[k]) * *c.rewards[k];
-      scored = true;
+      scored = !c.broken;
     }
     sums.push_back(scored ? sum : kNaN);
   }

@@ -18,6 +18,7 @@ struct SampledCompletion {
   std::vector<float> logprobs;                 // (ids) under softmax(logits / temperature), untruncated, when it was sampled: the law that is trained
   std::vector<float> sampler_logprobs;         // (ids) under the truncated law that sampled it; equal to logprobs without top_k, top_p, min_p
   bool truncated = false;                      // ended by the length limit
+  bool broken = false;                         // a reward function broke on it: it is unscored, whatever the others say of it
   std::vector<std::optional<double>> rewards;  // one for each reward function; empty: that one gives this sample no score
 };
 

@@ -14,6 +14,7 @@ namespace {
 // The weighted sum of what the reward functions gave; empty: none gave anything.
 std::optional<double> weighted_sum(const SampledCompletion& completion, const std::vector<double>& weights) {
   std::optional<double> sum;
+  if (completion.broken) return sum;
   for (size_t k = 0; k < completion.rewards.size(); ++k)
     if (completion.rewards[k]) sum = sum.value_or(0.0) + (weights.empty() ? 1.0 : weights.at(k)) * *completion.rewards[k];
   return sum;

@@ -131,16 +131,16 @@ void ChildProcess::stop() {
 }
 
 /// What has arrived, to on_line line by line; true when that is done.
-bool ChildProcess::take_lines(const std::function<bool(std::string_view line)>& on_line) {
+ChildProcess::Line ChildProcess::take_lines(const OnLine& on_line) {
   size_t begin = 0;
-  bool done = false;
-  for (size_t end; !done && (end = received_.find('\n', searched_)) != std::string::npos; begin = searched_ = end + 1) {
-    done = on_line(std::string_view(received_).substr(begin, end - begin));
+  Line most = Line::idle;
+  for (size_t end; most != Line::last && (end = received_.find('\n', searched_)) != std::string::npos; begin = searched_ = end + 1) {
+    most = std::max(most, on_line(std::string_view(received_).substr(begin, end - begin)));
   }
-  if (!done) searched_ = received_.size();
+  if (most != Line::last) searched_ = received_.size();
   received_.erase(0, begin);
   searched_ -= begin;
-  return done;
+  return most;
 }
 
 void ChildProcess::take_error() {
@@ -155,8 +155,8 @@ void ChildProcess::take_error() {
   }
 }
 
-ChildProcess::End ChildProcess::exchange(std::string_view request, double seconds, const std::function<bool(std::string_view line)>& on_line) {
-  if (take_lines(on_line)) return End::done;
+ChildProcess::End ChildProcess::exchange(std::string_view request, double seconds, const OnLine& on_line) {
+  if (take_lines(on_line) == Line::last) return End::done;
   size_t sent = 0;
   char block[65536];
   double deadline = monotonic_seconds() + seconds;
@@ -180,9 +180,9 @@ ChildProcess::End ChildProcess::exchange(std::string_view request, double second
       return End::ended;
     }
     received_.append(block, static_cast<size_t>(size));
-    const size_t before = received_.size();
-    if (take_lines(on_line)) return End::done;
-    if (received_.size() < before) deadline = monotonic_seconds() + seconds;
+    const Line line = take_lines(on_line);
+    if (line == Line::last) return End::done;
+    if (line == Line::part) deadline = monotonic_seconds() + seconds;
     if (received_.size() > kLongestAnswer) return End::too_long;
   }
   return End::ended;
@@ -204,7 +204,7 @@ std::string output_of(const std::vector<std::string>& argv, double seconds, std:
   std::string text;
   const auto end = child.exchange({}, seconds, [&](std::string_view line) {
     (text += line) += '\n';
-    return false;
+    return ChildProcess::Line::part;
   });
   if (end == ChildProcess::End::ended && child.end_text() == "ended with status 0") return text;
   fault = argv[0] + " " + (end == ChildProcess::End::ended ? child.end_text() : "does not end");

@@ -27,9 +27,12 @@ class ChildProcess {
   void stop();
 
   enum class End { done, ended, timed_out, too_long };
-  /// Writes `request` while it reads lines; each goes to on_line, which returns true when it has what it waited for. Ends with `done` then, with
-  /// `ended` when the child closes its output (it is stopped), with `timed_out` after `seconds` without a line (it is not stopped).
-  End exchange(std::string_view request, double seconds, const std::function<bool(std::string_view line)>& on_line);
+  /// What a line was to who reads it: nothing, a part of what is waited for, the last of it.
+  enum class Line { idle, part, last };
+  using OnLine = std::function<Line(std::string_view line)>;
+  /// Writes `request` while it reads lines; each goes to on_line. Ends with `done` after the last one, with `ended` when the child closes its
+  /// output (it is stopped), with `timed_out` after `seconds` without a line that was part of what is waited for (it is not stopped).
+  End exchange(std::string_view request, double seconds, const OnLine& on_line);
 
   /// How the last child ended ("ended with status 1", "was killed by signal 9"); empty while it runs.
   const std::string& end_text() const { return end_text_; }
@@ -37,7 +40,8 @@ class ChildProcess {
   std::string error_line() const;
 
  private:
-  bool take_lines(const std::function<bool(std::string_view line)>& on_line);
+  /// The most that one of the whole lines received so far was; none behind the last one is looked at.
+  Line take_lines(const OnLine& on_line);
   void take_error();
 
   std::vector<std::string> argv_;

@@ -117,8 +117,9 @@ class ProgramReward : public Reward {
     }
     const size_t goal = batch.settled + asked;
     const auto end = child_.exchange(request, seconds_, [&](std::string_view line) {
+      const size_t before = batch.settled;
       take_line(batch, line);
-      return batch.settled >= goal;
+      return batch.settled >= goal ? ChildProcess::Line::last : batch.settled > before ? ChildProcess::Line::part : ChildProcess::Line::idle;
     });
     if (end == ChildProcess::End::done) return std::nullopt;
     child_.stop();
@@ -145,8 +146,10 @@ class ProgramReward : public Reward {
       batch.settle(batch.oldest(), no_answer(Verdict::crashed, "the program's answer has no \"id\": " + shortened(line)));
       return;
     }
-    const int64_t at = id->get<int64_t>() - batch.first_id;
-    if (at < 0 || at >= static_cast<int64_t>(batch.judged.size()) || batch.judged[at]) return;
+    const int64_t number = id->is_number_unsigned() && id->get<uint64_t>() > INT64_MAX ? -1 : id->get<int64_t>();
+    if (number < batch.first_id) return;
+    const int64_t at = number - batch.first_id;
+    if (at >= static_cast<int64_t>(batch.judged.size()) || batch.judged[at]) return;
     ++batch.answered;
     batch.settle(static_cast<size_t>(at), read_answer(answer));
   }

@@ -33,7 +33,7 @@ Place split_place(const std::string& argument) {
 }
 
 /// What a function of TRL's gets of a batch.
-json request_of(std::span<const Sample> samples, int64_t id) {
+json request_of(std::span<const Sample> samples, int64_t id, int64_t step) {
   json prompts = json::array(), completions = json::array(), ids = json::array(), columns = json::object();
   std::set<std::string> names;
   for (const Sample& sample : samples) {
@@ -50,7 +50,7 @@ json request_of(std::span<const Sample> samples, int64_t id) {
     json& column = columns[name] = json::array();
     for (const Sample& sample : samples) column.push_back(sample.row->contains(name) ? (*sample.row)[name] : json());
   }
-  return {{"id", id}, {"prompts", prompts}, {"completions", completions}, {"completion_ids", ids}, {"columns", columns}};
+  return {{"id", id}, {"step", step}, {"prompts", prompts}, {"completions", completions}, {"completion_ids", ids}, {"columns", columns}};
 }
 
 Judgement judgement_of(const json& value) {
@@ -71,6 +71,7 @@ class PythonReward : public Reward {
     if (const std::string fault = start(); !fault.empty()) fail("--reward python:{}: {}", argument_, fault);
   }
 
+  void at_step(int64_t step) override { step_ = step; }
   std::vector<Judgement> judge(std::span<const Sample> samples) override {
     if (samples.empty()) return {};
     if (!child_.running() && failures_ >= kMostPythonFailures) return all(samples, Verdict::crashed, "given up after " + fault_);
@@ -78,10 +79,10 @@ class PythonReward : public Reward {
       if (const std::string fault = start(); !fault.empty()) return failed(samples, Verdict::crashed, fault);
     }
     json answer;
-    const std::string request = request_of(samples, next_id_).dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+    const std::string request = request_of(samples, next_id_, step_).dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
     const auto end = child_.exchange(request, seconds_, [&](std::string_view line) {
       answer = json::parse(line, nullptr, false);
-      return true;
+      return ChildProcess::Line::last;
     });
     if (end == ChildProcess::End::timed_out) {
       child_.stop();
@@ -126,7 +127,7 @@ class PythonReward : public Reward {
     json first;
     const auto end = child_.exchange({}, std::max(seconds_, kStartSeconds), [&](std::string_view line) {
       first = json::parse(line, nullptr, false);
-      return true;
+      return ChildProcess::Line::last;
     });
     if (end == ChildProcess::End::done && first.is_object() && first.contains("ready")) return {};
     child_.stop();
@@ -139,7 +140,7 @@ class PythonReward : public Reward {
   Place place_;
   double seconds_;
   ChildProcess child_;
-  int64_t next_id_ = 0;
+  int64_t next_id_ = 0, step_ = 0;
   int failures_ = 0;
   std::string fault_;
 };

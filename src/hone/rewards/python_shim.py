@@ -86,10 +86,10 @@ def rewards_of(values, count):
 
 
 def serve(function):
-    for batch, line in enumerate(requests):
+    for line in requests:
         request = json.loads(line)
         offered = dict(request["columns"])
-        offered["trainer_state"] = types.SimpleNamespace(global_step=batch)
+        offered["trainer_state"] = types.SimpleNamespace(global_step=request["step"])
         offered["log_extra"] = offered["log_metric"] = lambda *ignored: None
         for name in ("prompts", "completions", "completion_ids"):
             offered[name] = request[name]

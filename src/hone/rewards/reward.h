@@ -54,6 +54,8 @@ class Reward {
     (void)row;
     return {};
   }
+  /// The optimizer step that the samples to come are for: what a function of the user's may depend on, and the same after a resume.
+  virtual void at_step(int64_t step) { (void)step; }
   /// One judgement for each sample, in order. Never throws for what a completion or an external program does: that is a verdict.
   virtual std::vector<Judgement> judge(std::span<const Sample> samples) = 0;
 };

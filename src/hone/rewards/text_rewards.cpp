@@ -61,6 +61,7 @@ class Regex : public Reward {
   }
 
  private:
+  static constexpr size_t kMostLookedAt = size_t{1} << 27;  // bytes; about a second
   // The last match's group `answer` against the gold answer.
   Judgement compare(const Sample& sample) const {
     const auto gold = gold_answer(*sample.row);
@@ -68,11 +69,16 @@ class Regex : public Reward {
     const re2::StringPiece text(sample.completion);
     std::vector<re2::StringPiece> groups(static_cast<size_t>(answer_group_) + 1);
     std::optional<std::string_view> answer;
+    // A match may look at all of the rest and take a byte of it: without a bound the search for the last one is quadratic.
+    size_t looked_at = 0;
     for (size_t at = 0;
          at <= text.size() && pattern_->Match(text, at, text.size(), re2::RE2::UNANCHORED, groups.data(), static_cast<int>(groups.size()));) {
       if (const re2::StringPiece& group = groups.back(); group.data()) answer = std::string_view(group.data(), group.size());
       const size_t end = static_cast<size_t>(groups[0].data() - text.data()) + groups[0].size();
+      looked_at += text.size() - at;
       at = std::max(end, at + 1);
+      if (looked_at > kMostLookedAt)
+        return {Verdict::timed_out, std::nullopt, "the pattern matches too many times: the search for the last one was given up"};
     }
     if (!answer) return {Verdict::unparsed, 0.0, "the pattern's group 'answer' matches nowhere"};
     if (trimmed(*answer) == trimmed(*gold)) return scored(true);

@@ -35,8 +35,10 @@ void judge_groups(std::vector<DrawnGroup>& groups, const PromptData& prompts, co
 class Figures {
  public:
   Figures(Json& out, const std::string& prefix) : out_(out), prefix_(prefix) {}
+  /// NaN of no values.
   void add(const std::string& name, const std::vector<double>& values) {
-    const Estimate e = bootstrap_mean(values, 0);
+    const double nan = std::nan("");
+    const Estimate e = values.empty() ? Estimate{nan, nan, nan} : bootstrap_mean(values, 0);
     out_[prefix_ + name] = e.value;
     out_[prefix_ + name + "_low"] = e.low;
     out_[prefix_ + name + "_high"] = e.high;
@@ -103,7 +105,9 @@ Json prompt_figures(std::span<const DrawnGroup> groups, const SamplingSetup& set
     for (const DrawnGroup& group : groups) values.push_back(majority_of(group, k));
     figures.add(fmt::format("majority@{}", k), values);
   }
-  figures.add("reward", means(groups, [&](const Trajectory& t) { return total_reward(t, setup).value_or(0.0); }));
+  std::vector<double> scored = prompt_scores(groups, setup);
+  std::erase_if(scored, [](double score) { return std::isnan(score); });
+  figures.add("reward", scored);
   figures.add("mean_length", means(groups, [](const Trajectory& t) { return static_cast<double>(t.completion.ids.size()); }));
   figures.add("unparsed", means(groups, [](const Trajectory& t) { return t.judgements.front().verdict == rewards::Verdict::unparsed ? 1.0 : 0.0; }));
   figures.add("clipped_ratio", means(groups, [](const Trajectory& t) { return t.completion.finish == rollout::Finish::length ? 1.0 : 0.0; }));

@@ -69,8 +69,15 @@ std::string completion_text(const rollout::Completion& completion, const Samplin
   return setup.tokenizer->decode_text(ids);
 }
 
+bool is_broken(const Trajectory& trajectory) {
+  return std::any_of(trajectory.judgements.begin(), trajectory.judgements.end(), [](const rewards::Judgement& j) {
+    return !j.reward && (j.verdict == rewards::Verdict::crashed || j.verdict == rewards::Verdict::timed_out);
+  });
+}
+
 std::optional<double> total_reward(const Trajectory& trajectory, const SamplingSetup& setup) {
   std::optional<double> total;
+  if (is_broken(trajectory)) return total;
   for (size_t r = 0; r < trajectory.judgements.size(); ++r)
     if (const auto& reward = trajectory.judgements[r].reward) total = total.value_or(0) + *reward * setup.reward_weights[r];
   return total;
@@ -79,8 +86,9 @@ std::optional<double> total_reward(const Trajectory& trajectory, const SamplingS
 bool has_spread(const DrawnGroup& group, const SamplingSetup& setup) {
   methods::Group scored;
   for (const Trajectory& t : group.samples) {
-    auto& rewards = scored.completions.emplace_back().rewards;
-    for (const rewards::Judgement& j : t.judgements) rewards.push_back(j.reward);
+    methods::SampledCompletion& c = scored.completions.emplace_back();
+    c.broken = is_broken(t);
+    for (const rewards::Judgement& j : t.judgements) c.rewards.push_back(j.reward);
   }
   config::OnPolicyOptions options;
   options.reward_weights = setup.reward_weights;
@@ -116,6 +124,7 @@ std::vector<DrawnGroup> RolloutSource::draw(int64_t count) {
 bool RolloutSource::before_step(int64_t step, model::Model& model, const ops::AdapterSet* adapters,
                                 const std::function<void(int64_t groups)>& begun) {
   const int64_t rollout = step / plan_.steps;
+  for (const NamedReward& reward : *setup_.rewards) reward.reward->at_step(rollout * plan_.steps);
   if (rollout == rollout_) return true;
   if (!journal_ || journal_rollout_ != rollout) journal_ = std::make_unique<Journal>(run_, rollout, key_);
   journal_rollout_ = rollout;
@@ -214,6 +223,7 @@ void RolloutSource::hand_over() {
       c.sampler_logprobs = t.completion.sampler_logprobs;
       c.truncated = t.completion.finish == rollout::Finish::length;
       for (const rewards::Judgement& j : t.judgements) c.rewards.push_back(j.reward);
+      c.broken = is_broken(t);
     }
   }
   method_.begin(std::move(groups));

@@ -134,6 +134,8 @@ bool sample_groups(std::span<const DrawnGroup> groups, const PromptData& prompts
 std::string completion_text(const rollout::Completion& completion, const SamplingSetup& setup);
 /// The sum of the rewards by their weights; empty where none gave the sample a score.
 std::optional<double> total_reward(const Trajectory& trajectory, const SamplingSetup& setup);
+/// Whether something that judges it broke (crashed, timed-out) and gave no number: such a sample is unscored, whatever the others say of it.
+bool is_broken(const Trajectory& trajectory);
 /// Whether it teaches something: methods::has_spread.
 bool has_spread(const DrawnGroup& group, const SamplingSetup& setup);
 }  // namespace hone::train

@@ -34,7 +34,7 @@ RunGuards::RunGuards(std::vector<ops::Parameter*> parameters, const TrainJob& jo
       parting_(job.rollouts ? job.config->parting_level : 0) {
   if (job.rollouts)
     signal_.emplace(names_of(*job.rollouts->setup().rewards), job.rollouts->setup().max_completion_length,
-                    /*needs_spread=*/job.more_passes.empty());
+                    /*needs_spread=*/job.more_passes.empty() && job.rollouts->setup().num_generations > 1);
 }
 
 std::string RunGuards::after_rollout(const RolloutSource& rollouts) {
