@@ -139,8 +139,8 @@ class Report {
   throw UserError(exit, message);
 }
 
-// Trains the stage, or keeps what stands of it, and passes its gate. False: --max_time ended it before its last step, it is not done.
-bool run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
+// Trains the stage, or keeps what stands of it, and passes its gate. Empty, or why the run ends behind it: --max_time, it is not done.
+std::string run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
   config::Arguments arguments = stage.arguments;
   const fs::path folder = folder_of(stage);
   arguments.config.resume = arguments.config.resume && fs::exists(folder / "run.yaml");
@@ -155,9 +155,7 @@ bool run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
   }
   if (!done.kept && done.summary.at("steps") < done.summary.at("total_steps")) {
     report.add(stage, done.summary, false, {});
-    report.write(Exit::ok, fmt::format("{}: {}", name_of(stage), done.message));
-    log_info("{} is not done: --resume goes on with it, and with the stages behind it", name_of(stage));
-    return false;
+    return fmt::format("{} is not done: {}, and with the stages behind it", name_of(stage), done.message);
   }
   if (done.kept) {
     log_info("{} is done already: its result is kept", name_of(stage));
@@ -173,7 +171,7 @@ bool run_stage(const Stage& stage, const config::Gates& gates, Report& report) {
               fmt::format("the gate of {} is not passed: {}.\n{}.\nEverything is kept: with another threshold --resume goes on behind this stage; to "
                           "train it anew move {} away first",
                           name_of(stage), gate.words, gate.advice, folder.string()));
-  return true;
+  return {};
 }
 
 // The result of the last stage is that of the run: the same files under a second name, or copies where the file system has no hard links.
@@ -205,13 +203,18 @@ int run_rlhf(const Arguments& run) {
   claimed.start();
   write_atomic(folder / "run.yaml", config::to_yaml(own, stages));
   Report report(folder);
-  for (size_t i = 0; i < stages.size(); ++i) {
+  std::string early;
+  for (size_t i = 0; i < stages.size() && early.empty(); ++i) {
     log_info("stage {} of {}: {}", i + 1, stages.size(), name_of(stages[i]));
-    if (!run_stage(stages[i], run.gates, report)) return static_cast<int>(Exit::ok);
+    early = run_stage(stages[i], run.gates, report);
   }
-  place_result(config::stage_model(folder, config::ppo), folder);
-  const Json summary = report.write(Exit::ok, "");
+  if (early.empty()) place_result(config::stage_model(folder, config::ppo), folder);
+  const Json summary = report.write(Exit::ok, early);
   if (run.config.format == config::Format::json) print_result(summary.dump() + "\n");
+  if (!early.empty()) {
+    log_info("{}", early);
+    return static_cast<int>(Exit::ok);
+  }
   log_info("done: all three stages in {:.0f} s; figures in {}, model in {}", monotonic_seconds() - begin, (folder / "summary.json").string(),
            (folder / "model").string());
   return static_cast<int>(Exit::ok);

@@ -19,6 +19,7 @@
 #include "on_policy.h"
 #include "reward_models.h"
 #include "run_folder.h"
+#include "run_identity.h"
 
 namespace hone::app {
 namespace {
@@ -58,67 +59,18 @@ Task load_task(const Run& run, const Technique& technique, const std::vector<std
   return technique.load(row_options(run.config, run.opened, files, run.folder / "bad_rows.jsonl"));
 }
 
-// The name of a choice, as the user gives it.
-std::string choice_text(const config::RunConfig& c, config::Command command, const char* field) {
-  const config::Field* found = config::find_field(command, field);
-  check(found != nullptr, "hone {} has no field {}", config::command_name(command), field);
-  return config::field_text(c, *found);
-}
-
-// Of the adapter and the base's storage; null without an adapter.
-Json adapter_identity(const config::RunConfig& c, config::Command command) {
-  if (!c.use_peft) return nullptr;
-  Json identity{{"lora_r", c.lora_r},
-                {"lora_alpha", c.lora_alpha},
-                {"lora_dropout", c.lora_dropout},
-                {"lora_target_modules", c.lora_target_modules},
-                {"lora_modules_to_save", c.lora_modules_to_save},
-                {"use_rslora", c.use_rslora},
-                {"use_dora", c.use_dora},
-                {"init_lora_weights", choice_text(c, command, "init_lora_weights")},
-                {"loraplus_lr_ratio", c.loraplus_lr_ratio},
-                {"load_in_4bit", c.load_in_4bit},
-                {"bnb_4bit_quant_type", choice_text(c, command, "bnb_4bit_quant_type")},
-                {"use_bnb_nested_quant", c.use_bnb_nested_quant}};
-  if (!c.adapter.empty()) {
-    for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
-      const MappedFile file(fs::path(c.adapter) / name);
-      identity["started_from"].push_back(hash_hex(file.bytes().data(), file.bytes().size()));
-    }
-  }
-  return identity;
-}
-
 // Everything that decides the bits of a run; on resume each of these must be the same.
 Json identity_of(const Run& run, const Technique& technique) {
-  const config::RunConfig& c = run.config;
   Json identity{{"command", run.name()},
                 {"model", run.opened.source->content_hash()},
                 {"data", run.data_key()},
                 {"eval_data", run.eval_key()},
                 {"rows", run.rows()},
-                {"max_length", c.max_length},
-                {"overlong", choice_text(c, run.command, "overlong")},
-                {"seed", c.seed},
-                {"shuffle_dataset", c.shuffle_dataset},
-                {"batch_size", c.batch_size},
                 {"max_steps", run.total_steps()},
-                {"learning_rate", c.learning_rate},
-                {"lr_scheduler_type", choice_text(c, run.command, "lr_scheduler_type")},
-                {"warmup_steps", c.warmup_steps},
-                {"weight_decay", c.weight_decay},
-                {"max_grad_norm", c.max_grad_norm},
-                {"adam_beta1", c.adam_beta1},
-                {"adam_beta2", c.adam_beta2},
-                {"adam_epsilon", c.adam_epsilon},
-                {"max_tree_tokens", c.max_tree_tokens},
-                {"dtype", "float32"},
-                {"optim", choice_text(c, run.command, "optim")},
-                {"adapter", adapter_identity(c, run.command)},
-                {"metric_for_best_model", choice_text(c, run.command, "metric_for_best_model")},
                 {"backend", run.machine.backend == ops::Backend::kernels ? "kernels" : "reference"}};
+  identity.update(options_identity(run.config, run.command));
   if (!technique.options.is_null()) identity["options"] = technique.options;
-  if (run.policy) identity["rollouts"] = run.policy->identity(c);
+  if (run.policy) identity["rollouts"] = run.policy->identity(run.config);
   return identity;
 }
 

@@ -207,6 +207,22 @@ class OneCompletion(Groups):
         self.assertNotIn("cispo cuts", self.run_groups("high", "--loss_type", "cispo", "--epsilon_high", 5, steps=1).stderr)
 
 
+class Unscored(Groups):
+    def evaluated(self, body):
+        reward = self.program("held.py", f"def reward(completions, answer, **rest):\n    return [{body} for a in answer]\n")
+        out = self.folder / "figures.json"
+        words = [str(HONE), "eval", "--model", str(MODEL), "--data", str(self.DATA), "--reward", f"python:{reward}:reward", "--max_new_tokens", "4", "--output", str(out)]
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(out.read_text())
+
+    def test_an_answer_without_a_score_is_no_zero(self):
+        some = self.evaluated("None if int(a) < 3 else 2.0")
+        self.assertEqual((some["reward"], some["unscored"]), (2.0, 3))
+        none = self.evaluated("None")
+        self.assertEqual((none["reward"], none["unscored"]), (None, 12))
+
+
 class BadInput(Groups):
     def refused(self, *more, words, reward=("regex:a",), **kwargs):
         done = self.run_groups("bad", *more, code=2, reward=reward, **kwargs)
@@ -220,6 +236,7 @@ class BadInput(Groups):
         self.refused(reward=("mtah",), words=["mtah", "math"])
         self.refused("--reward_weights", 1, 2, words=["--reward_weights", "2 weights for 1"])
         self.refused("--max_completion_length", 1024, words=["--max_completion_length 1024", "--max_length"])
+        self.refused("--importance_sampling_clip_min", 2, "--importance_sampling_clip_max", 1, words=["--importance_sampling_clip_min 2", "nothing would be left"])
         self.refused(reward=("a=regex:a", "a=regex:b"), words=["two are called a"])
 
     def test_gold_is_missing(self):

@@ -56,7 +56,7 @@ std::string rollout_words(const Json& line) {
   say("frac_reward_zero_std", 100, "no spread {:.0f} %");
   say("verdicts/unparsed", 100, "unparsed {:.0f} %");
   say("sampling/sampling_logp_difference/max", 1, "gap {:.2g}");
-  say("sampling/sampling_logp_difference/mean", 1, "mean gap {:.2g}");
+  if (!line.contains("sampling/sampling_logp_difference/max")) say("sampling/sampling_logp_difference/mean", 1, "mean gap {:.2g}");
   const auto seconds = [&](const char* key) { return line.value(key, 0.0); };
   return words + fmt::format("; sampled {:.1f} s, scored {:.1f} s, trained {:.1f} s", seconds("time/sampling"), seconds("time/scoring"),
                              seconds("time/training"));
